@@ -1,0 +1,2 @@
+//! cgw-agent
+fn main() {}
