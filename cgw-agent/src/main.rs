@@ -1,2 +1,3 @@
 //! cgw-agent
+#![forbid(unsafe_code)]
 fn main() {}

@@ -1,2 +1,3 @@
 //! gateway
+#![forbid(unsafe_code)]
 fn main() {}

@@ -1,1 +1,2 @@
 //! control
+#![forbid(unsafe_code)]

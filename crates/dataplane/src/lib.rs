@@ -1,1 +1,2 @@
 //! dataplane
+#![forbid(unsafe_code)]

@@ -1,1 +1,2 @@
 //! ike
+#![forbid(unsafe_code)]

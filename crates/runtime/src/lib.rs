@@ -1,1 +1,2 @@
 //! runtime
+#![forbid(unsafe_code)]

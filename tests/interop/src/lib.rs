@@ -1,1 +1,2 @@
 //! interop
+#![forbid(unsafe_code)]
