@@ -1,2 +1,15 @@
-//! ike
+//! IKEv2 (RFC 7296) without input or output: both roles, pre-shared keys.
+//!
+//! The crate takes datagrams, commands, the time and randomness as arguments, and returns events,
+//! datagrams to send and the time at which it wants to be woken. It never reads a clock, opens a
+//! socket or spawns a thread.
+//!
+//! The loop that drives it, after each input:
+//! `handle_*(input, now)`, then drain `poll_event()`, then drain `poll_transmit()`, then read
+//! `poll_timeout()`. Events come before transmits because an inbound SA must be in the SAD before
+//! the message that lets the peer use it leaves.
 #![forbid(unsafe_code)]
+
+pub mod crypto;
+pub mod message;
+pub mod suite;

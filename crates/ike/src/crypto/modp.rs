@@ -1,0 +1,113 @@
+//! MODP groups 14, 15 and 16 (RFC 3526) in constant time.
+
+use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
+use crypto_bigint::{Encoding, Odd, Uint};
+use rand_core::RngCore;
+use zeroize::Zeroizing;
+
+/// Octets of a private exponent. RFC 3526 section 8 estimates up to 240 bits of strength for
+/// group 16, for which an exponent of twice that is enough; 512 bits serve all three groups.
+const EXPONENT: usize = 64;
+const EXPONENT_LIMBS: usize = 8;
+
+/// The primes of RFC 3526 share their first digits; these are the hexadecimal texts of the RFC.
+const P2048: &str = concat!(
+    "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74",
+    "020BBEA63B139B22514A08798E3404DDEF9519B3CD3A431B302B0A6DF25F1437",
+    "4FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED",
+    "EE386BFB5A899FA5AE9F24117C4B1FE649286651ECE45B3DC2007CB8A163BF05",
+    "98DA48361C55D39A69163FA8FD24CF5F83655D23DCA3AD961C62F356208552BB",
+    "9ED529077096966D670C354E4ABC9804F1746C08CA18217C32905E462E36CE3B",
+    "E39E772C180E86039B2783A2EC07A28FB5C55DF06F4C52C9DE2BCBF695581718",
+    "3995497CEA956AE515D2261898FA051015728E5A8AACAA68FFFFFFFFFFFFFFFF",
+);
+const P3072: &str = concat!(
+    "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74",
+    "020BBEA63B139B22514A08798E3404DDEF9519B3CD3A431B302B0A6DF25F1437",
+    "4FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED",
+    "EE386BFB5A899FA5AE9F24117C4B1FE649286651ECE45B3DC2007CB8A163BF05",
+    "98DA48361C55D39A69163FA8FD24CF5F83655D23DCA3AD961C62F356208552BB",
+    "9ED529077096966D670C354E4ABC9804F1746C08CA18217C32905E462E36CE3B",
+    "E39E772C180E86039B2783A2EC07A28FB5C55DF06F4C52C9DE2BCBF695581718",
+    "3995497CEA956AE515D2261898FA051015728E5A8AAAC42DAD33170D04507A33",
+    "A85521ABDF1CBA64ECFB850458DBEF0A8AEA71575D060C7DB3970F85A6E1E4C7",
+    "ABF5AE8CDB0933D71E8C94E04A25619DCEE3D2261AD2EE6BF12FFA06D98A0864",
+    "D87602733EC86A64521F2B18177B200CBBE117577A615D6C770988C0BAD946E2",
+    "08E24FA074E5AB3143DB5BFCE0FD108E4B82D120A93AD2CAFFFFFFFFFFFFFFFF",
+);
+const P4096: &str = concat!(
+    "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74",
+    "020BBEA63B139B22514A08798E3404DDEF9519B3CD3A431B302B0A6DF25F1437",
+    "4FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED",
+    "EE386BFB5A899FA5AE9F24117C4B1FE649286651ECE45B3DC2007CB8A163BF05",
+    "98DA48361C55D39A69163FA8FD24CF5F83655D23DCA3AD961C62F356208552BB",
+    "9ED529077096966D670C354E4ABC9804F1746C08CA18217C32905E462E36CE3B",
+    "E39E772C180E86039B2783A2EC07A28FB5C55DF06F4C52C9DE2BCBF695581718",
+    "3995497CEA956AE515D2261898FA051015728E5A8AAAC42DAD33170D04507A33",
+    "A85521ABDF1CBA64ECFB850458DBEF0A8AEA71575D060C7DB3970F85A6E1E4C7",
+    "ABF5AE8CDB0933D71E8C94E04A25619DCEE3D2261AD2EE6BF12FFA06D98A0864",
+    "D87602733EC86A64521F2B18177B200CBBE117577A615D6C770988C0BAD946E2",
+    "08E24FA074E5AB3143DB5BFCE0FD108E4B82D120A92108011A723C12A787E6D7",
+    "88719A10BDBA5B2699C327186AF4E23C1A946834B6150BDA2583E9CA2AD44CE8",
+    "DBBBC2DB04DE8EF92E8EFC141FBECAA6287C59474E6BC05D99B2964FA090C3A2",
+    "233BA186515BE7ED1F612970CEE2D7AFB81BDD762170481CD0069127D5B05AA9",
+    "93B4EA988D8FDDC186FFB7DC90A6C08F4DF435C934063199FFFFFFFFFFFFFFFF",
+);
+
+/// A private exponent and the group that it is for.
+pub(super) struct Modp<const LIMBS: usize> {
+    params: FixedMontyParams<LIMBS>,
+    exponent: Zeroizing<Uint<EXPONENT_LIMBS>>,
+}
+
+pub(super) type Modp2048 = Modp<32>;
+pub(super) type Modp3072 = Modp<48>;
+pub(super) type Modp4096 = Modp<64>;
+
+const fn prime<const LIMBS: usize>() -> &'static str {
+    match LIMBS {
+        32 => P2048,
+        48 => P3072,
+        _ => P4096,
+    }
+}
+
+impl<const LIMBS: usize> Modp<LIMBS>
+where
+    Uint<LIMBS>: Encoding,
+{
+    pub(super) fn generate(rng: &mut dyn RngCore) -> Self {
+        let mut octets = Zeroizing::new([0; EXPONENT]);
+        rng.fill_bytes(octets.as_mut());
+        let modulus = Odd::<Uint<LIMBS>>::from_be_hex(prime::<LIMBS>());
+        Self {
+            params: FixedMontyParams::new_vartime(modulus),
+            exponent: Zeroizing::new(Uint::from_be_slice(octets.as_ref())),
+        }
+    }
+
+    fn power(&self, base: &Uint<LIMBS>) -> Vec<u8> {
+        let form = FixedMontyForm::new(base, &self.params);
+        let bits = u32::try_from(EXPONENT * 8).unwrap_or(u32::MAX);
+        let power = form.pow_bounded_exp(&self.exponent, bits).retrieve();
+        power.to_be_bytes().as_ref().to_vec()
+    }
+
+    pub(super) fn public(&self) -> Vec<u8> {
+        self.power(&Uint::from_u8(2))
+    }
+
+    /// `None` for a value outside 2..=p-2 or of another length than the group's
+    /// (RFC 6989 section 2.1: these groups are safe primes).
+    pub(super) fn agree(&self, peer: &[u8]) -> Option<Vec<u8>> {
+        if peer.len() != LIMBS * 8 {
+            return None;
+        }
+        let value = Uint::<LIMBS>::from_be_slice(peer);
+        let top = self.params.modulus().get().wrapping_sub(&Uint::ONE);
+        if value <= Uint::ONE || value >= top {
+            return None;
+        }
+        Some(self.power(&value))
+    }
+}

@@ -1,0 +1,65 @@
+//! What an IKE SA and a Child SA are protected with: our lists in order of preference, the offer
+//! made of them, the choice from a peer's offer, and the first thing that differs.
+
+mod esp;
+mod ike;
+
+pub use esp::{ChosenEsp, EspEncryption, EspProposals};
+pub use ike::{ChosenIke, Hash, IkeEncryption, IkeProposals, KeGroup};
+
+use crate::message::{Transform, TransformType};
+
+pub(crate) fn transform(kind: TransformType, id: u16, key_length: Option<u16>) -> Transform {
+    Transform { kind, id, key_length }
+}
+
+/// A text for a transform that need not be one of ours.
+pub(crate) fn name(t: &Transform) -> String {
+    let plain = |name: &str| match t.key_length {
+        Some(bits) => format!("{name}-{bits}"),
+        None => name.to_owned(),
+    };
+    match (t.kind, t.id) {
+        (TransformType::ENCR, 2) => "DES".into(),
+        (TransformType::ENCR, 3) => "3DES".into(),
+        (TransformType::ENCR, 11) => "NULL".into(),
+        (TransformType::ENCR, 12) => plain("AES_CBC"),
+        (TransformType::ENCR, 13) => plain("AES_CTR"),
+        (TransformType::ENCR, 18) => plain("AES_GCM_8"),
+        (TransformType::ENCR, 19) => plain("AES_GCM_12"),
+        (TransformType::ENCR, 20) => plain("AES_GCM_16"),
+        (TransformType::ENCR, 28) => "CHACHA20_POLY1305".into(),
+        (TransformType::PRF, 1) => "PRF_HMAC_MD5".into(),
+        (TransformType::PRF, 2) => "PRF_HMAC_SHA1".into(),
+        (TransformType::PRF, 5) => "PRF_HMAC_SHA2_256".into(),
+        (TransformType::PRF, 6) => "PRF_HMAC_SHA2_384".into(),
+        (TransformType::PRF, 7) => "PRF_HMAC_SHA2_512".into(),
+        (TransformType::INTEG, 1) => "HMAC_MD5_96".into(),
+        (TransformType::INTEG, 2) => "HMAC_SHA1_96".into(),
+        (TransformType::INTEG, 12) => "HMAC_SHA2_256_128".into(),
+        (TransformType::INTEG, 13) => "HMAC_SHA2_384_192".into(),
+        (TransformType::INTEG, 14) => "HMAC_SHA2_512_256".into(),
+        (TransformType::KE, 0) => "NONE".into(),
+        (TransformType::KE, 2) => "MODP_1024".into(),
+        (TransformType::KE, 5) => "MODP_1536".into(),
+        (TransformType::KE, id) => match KeGroup::from_id(id) {
+            Some(group) => group.to_string(),
+            None => format!("KE_{id}"),
+        },
+        (TransformType::ESN, 0) => "NO_ESN".into(),
+        (TransformType::ESN, 1) => "ESN".into(),
+        (TransformType(kind), id) => format!("T{kind}_{id}"),
+    }
+}
+
+/// `a, b, c` of the names of transforms.
+pub(crate) fn names<'a>(transforms: impl Iterator<Item = &'a Transform>) -> String {
+    let mut seen: Vec<String> = Vec::new();
+    for t in transforms {
+        let text = name(t);
+        if !seen.contains(&text) {
+            seen.push(text);
+        }
+    }
+    if seen.is_empty() { "nothing".into() } else { seen.join(", ") }
+}
