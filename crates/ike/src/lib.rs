@@ -10,6 +10,18 @@
 //! the message that lets the peer use it leaves.
 #![forbid(unsafe_code)]
 
+mod config;
+mod counters;
 pub mod crypto;
+mod diagnosis;
+mod event;
 pub mod message;
 pub mod suite;
+
+pub use config::{Dpd, EndpointConfig, IkeRng, PeerConfig, Retransmit};
+pub use counters::Counters;
+pub use diagnosis::{Diagnosis, Hint, Subject, Whose};
+pub use event::{
+    ChildInfo, Command, DownReason, Event, IkeInfo, Nat, Timer, Transmit, TransmitPayload,
+};
+pub use message::Identity;

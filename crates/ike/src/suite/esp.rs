@@ -1,8 +1,10 @@
 //! Suites of a Child SA.
 
+use std::fmt;
+
 use sa::{Bits, CbcIntegrity, EspSuite};
 
-use super::{KeGroup, names, transform};
+use super::{KeGroup, name, names, transform};
 use crate::message::{Proposal, ProtocolId, Transform, TransformType as T};
 
 /// Encryption of a Child SA.
@@ -202,5 +204,15 @@ impl ChosenEsp {
         transforms.extend(self.group.map(|g| transform(T::KE, g.id(), None)));
         transforms.push(transform(T::ESN, u16::from(self.esn), None));
         Proposal { number, protocol: ProtocolId::ESP, spi: spi.to_be_bytes().to_vec(), transforms }
+    }
+}
+
+impl fmt::Display for ChosenEsp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answer = self.answer(1, sa::Spi(0));
+        for (i, t) in answer.transforms.iter().enumerate() {
+            write!(f, "{}{}", if i == 0 { "" } else { "/" }, name(t))?;
+        }
+        Ok(())
     }
 }
