@@ -7,8 +7,11 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+pub mod checksum;
+pub mod ip;
 
 pub use batch::{
     Datagram, DatagramBatch, Gso, GsoKind, InnerBatch, InnerPacket, MAX_DATAGRAM, MAX_INNER, Run,
     WireBatch,
 };
+pub use ip::IpView;
