@@ -53,6 +53,22 @@ impl Seen {
     }
 }
 
+impl Seen {
+    /// Adds what another capture saw.
+    pub fn add(&mut self, other: &Seen) {
+        self.frames += other.frames;
+        for (kind, count) in &other.kinds {
+            *self.kinds.entry(kind.clone()).or_default() += count;
+        }
+        self.marked += other.marked;
+        self.exempt += other.exempt;
+        self.exempt_marked += other.exempt_marked;
+        if self.first_marked.is_none() {
+            self.first_marked.clone_from(&other.first_marked);
+        }
+    }
+}
+
 /// A running capture. Dropping it ends it.
 #[derive(Debug)]
 pub struct Capture {

@@ -12,15 +12,25 @@
 #![forbid(unsafe_code)]
 
 pub mod capture;
+pub mod daemon;
 pub mod error;
+pub mod layout;
 pub mod nat;
 pub mod netns;
 pub mod privilege;
 pub mod process;
+pub mod progress;
 pub mod random;
 pub mod relay;
+pub mod report;
+pub mod scenario;
+pub mod settings;
+pub mod status;
+pub mod steps;
 pub mod stop;
 pub mod topology;
 pub mod traffic;
+pub mod up;
+pub mod world;
 
 pub use error::{LabError, Result};

@@ -1,3 +1,118 @@
-//! x
+//! `vgw-lab`: sites, NATs and lines in network namespaces, with the real daemons in them.
+
 #![forbid(unsafe_code)]
-fn main() {}
+
+use clap::{Parser, Subcommand};
+use lab::layout::Layout;
+use lab::scenario::Scenario;
+use lab::stop::Stop;
+use lab::up::{Options, up};
+use lab::{LabError, privilege, settings};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Exit codes: 0 passed, 1 failed, 2 the scenario or the command line was refused.
+#[derive(Parser)]
+#[command(
+    name = "vgw-lab",
+    version,
+    about = "Sites, NATs and lines in network namespaces, with vgw and cgw-agent in them"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build a scenario, run its tests, print a table and a verdict, remove everything
+    Up {
+        /// The scenario, such as config/lab/nat.toml
+        scenario: PathBuf,
+        /// Stay up after the tests, until ctrl-c
+        #[arg(long)]
+        keep: bool,
+        /// Write the report as JSON to this file
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Where the binaries vgw and cgw-agent are [default: beside this one]
+        #[arg(long, value_name = "FOLDER")]
+        bin_dir: Option<PathBuf>,
+        /// Fail when it takes longer, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+        timeout: u64,
+    },
+    /// Check a scenario without building it
+    Check {
+        /// The scenario
+        scenario: PathBuf,
+        /// Also print the configuration files that the daemons would get
+        #[arg(long)]
+        show: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("vgw-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Check { scenario, show } => {
+            let Some(parsed) = load(&scenario) else { return Ok(ExitCode::from(2)) };
+            println!("{}: {}", scenario.display(), parsed.description);
+            if show {
+                print_settings(&parsed);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Up { scenario, keep, json, bin_dir, timeout } => {
+            let Some(parsed) = load(&scenario) else { return Ok(ExitCode::from(2)) };
+            // Before any thread starts: the kernel moves only single threads into a user namespace.
+            let privilege = privilege::acquire()?;
+            let stop = Stop::on_signals()?;
+            let options = Options {
+                name: scenario.display().to_string(),
+                binaries: bin_dir.map_or_else(own_folder, Ok)?,
+                keep,
+                limit: Duration::from_secs(timeout),
+                privilege,
+            };
+            let report = up(&parsed, &options, &stop);
+            if let Some(path) = json {
+                let text = serde_json::to_string_pretty(&report)? + "\n";
+                std::fs::write(&path, text)
+                    .map_err(LabError::io(format!("writing {}", path.display())))?;
+            }
+            println!("{report}");
+            Ok(ExitCode::from(report.exit_code()))
+        }
+    }
+}
+
+/// None when it was refused, which was said.
+fn load(path: &Path) -> Option<Scenario> {
+    Scenario::load(path).inspect_err(|error| eprintln!("vgw-lab: {error}")).ok()
+}
+
+fn own_folder() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    Ok(own.parent().map(Path::to_path_buf).unwrap_or_default())
+}
+
+fn print_settings(scenario: &Scenario) {
+    let layout = Layout::new(scenario);
+    let agents = (0..scenario.sites.len()).map(|index| settings::agent(scenario, &layout, index));
+    for file in std::iter::once(settings::vgw(scenario, &layout)).chain(agents).flatten() {
+        if !file.secret {
+            println!("\n# {}\n{}", file.path, file.text);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! `vgw-lab up`: builds a scenario, runs the steps, reports, and removes everything.
+
+use crate::daemon::{Daemon, Kind};
+use crate::error::{LabError, Result};
+use crate::layout::Layout;
+use crate::privilege::Privilege;
+use crate::progress::Progress;
+use crate::report::{Report, Verdict};
+use crate::scenario::{Scenario, Step};
+use crate::settings;
+use crate::steps::{Run, Wan, connect};
+use crate::stop::Stop;
+use crate::world::World;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+/// How many lines of each daemon's log are shown after a failure.
+const LOG_LINES: usize = 30;
+
+/// What the user asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The scenario's name in the report.
+    pub name: String,
+    /// The folder of the binaries `vgw` and `cgw-agent`.
+    pub binaries: PathBuf,
+    /// Stay up until stopped.
+    pub keep: bool,
+    /// How long everything may take, not counting the time that it stays up.
+    pub limit: Duration,
+    /// How this process may build namespaces.
+    pub privilege: Privilege,
+}
+
+/// Runs a scenario. Failures of what is tested are in the report; so is what the daemons said.
+pub fn up(scenario: &Scenario, options: &Options, stop: &Stop) -> Report {
+    let progress = Progress::new();
+    let mut report = Report::new(&options.name, &scenario.description);
+    let timer = Timer::start(options.limit, stop);
+    let ended = run(scenario, options, stop, &timer, &progress, &mut report);
+    let error = match ended {
+        Err(LabError::Interrupted) if timer.expired() => {
+            Some(format!("not done within {} s (--timeout)", options.limit.as_secs()))
+        }
+        Err(error) => Some(error.to_string()),
+        Ok(()) => None,
+    };
+    // A lab that stayed up has its verdict already.
+    if report.seconds == 0.0 || error.is_some() {
+        report.finish(error, progress.elapsed());
+    }
+    progress.done();
+    report
+}
+
+fn run(
+    scenario: &Scenario,
+    options: &Options,
+    stop: &Stop,
+    timer: &Timer,
+    progress: &Progress,
+    report: &mut Report,
+) -> Result<()> {
+    progress.say("building hosts, links and routes");
+    let layout = Layout::new(scenario);
+    let world = World::build(scenario, &layout)?;
+    let binaries = &options.binaries;
+    let vgw =
+        Daemon::new(&world.vpc.gateway, Kind::Vgw, binaries, &settings::vgw(scenario, &layout))?;
+    let agents = world.sites.iter().enumerate().map(|(index, site)| {
+        Daemon::new(
+            &site.gateway,
+            Kind::Agent,
+            binaries,
+            &settings::agent(scenario, &layout, index),
+        )
+    });
+    let agents = agents.collect::<Result<Vec<_>>>()?;
+    let mut wan = Wan::default();
+    wan.resume(&world.internet)?;
+    let mut run =
+        Run { scenario, layout: &layout, world: &world, vgw, agents, wan, report, progress, stop };
+    let steps = all_steps(&mut run, options.keep);
+    let failed = steps.is_err() || run.report.rows.iter().any(|row| !row.passed);
+    if failed {
+        progress.done();
+        explain(&run);
+    }
+    if steps.is_ok() && options.keep {
+        timer.cancel();
+        stay(&mut run, options);
+    }
+    progress.say("removing everything");
+    stop_daemons(&mut run);
+    steps
+}
+
+fn all_steps(run: &mut Run<'_>, keep: bool) -> Result<()> {
+    connect(run)?;
+    if let Some(way) = run.ways().first() {
+        Wan::control(way)?;
+    }
+    for step in &run.scenario.test.steps {
+        // What stays up is not stopped to test stopping.
+        if !(keep && *step == Step::Stop) {
+            run.step(*step)?;
+        }
+    }
+    let Run { wan, report, .. } = run;
+    wan.finish(report)
+}
+
+/// What the daemons say about themselves, for whoever has to find out why.
+fn explain(run: &Run<'_>) {
+    for daemon in std::iter::once(&run.vgw).chain(&run.agents) {
+        let (host, name) = (daemon.host().name(), daemon.kind().name());
+        if let Ok(status) = daemon.status() {
+            for tunnel in &status.tunnels {
+                eprintln!("{host}: {name}: {}", tunnel.line());
+            }
+        }
+        let lines = daemon.last_lines(LOG_LINES);
+        eprintln!("--- {host}: the last {} lines of {name}", lines.len());
+        for line in lines {
+            eprintln!("{line}");
+        }
+    }
+}
+
+/// Prints how to look around, and waits until the user has seen enough.
+fn stay(run: &mut Run<'_>, options: &Options) {
+    let mut report = run.report.clone();
+    report.finish(None, run.progress.elapsed());
+    *run.report = report;
+    run.progress.done();
+    println!("{}\n", run.report);
+    // In a user namespace `nsenter` has to enter that one first.
+    let user = match options.privilege {
+        Privilege::Root => "",
+        Privilege::UserNamespace => "--user --preserve-credentials ",
+    };
+    let enter = |tid: i32| format!("nsenter --target {tid} {user}--net --mount --uts");
+    println!("The lab stays up. Enter a host (add a command to run only that):");
+    for host in run.world.network.hosts() {
+        println!("  {:<16} {}", host.name(), enter(host.tid()));
+    }
+    println!("Look at the gateways:");
+    for daemon in std::iter::once(&run.vgw).chain(&run.agents) {
+        println!("  {} {}", enter(daemon.host().tid()), daemon.line(&["status"]).line());
+    }
+    println!("Switch a tunnel:");
+    println!(
+        "  {} {}",
+        enter(run.vgw.host().tid()),
+        run.vgw.line(&["tunnel", &run.connection(0), "1", "down"]).line()
+    );
+    println!("Stop with ctrl-c; everything is removed then.");
+    run.stop.wait();
+}
+
+/// In order, so that each side tells the other; whatever does not stop dies with its host.
+fn stop_daemons(run: &mut Run<'_>) {
+    for daemon in run.agents.iter_mut().chain([&mut run.vgw]) {
+        if let Err(error) = daemon.stop() {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// Asks for a stop when the time is over.
+struct Timer {
+    cancelled: Stop,
+    expired: Arc<AtomicBool>,
+}
+
+impl Timer {
+    fn start(limit: Duration, stop: &Stop) -> Timer {
+        let timer = Timer { cancelled: Stop::new(), expired: Arc::default() };
+        let (cancelled, expired, stop) =
+            (timer.cancelled.clone(), timer.expired.clone(), stop.clone());
+        std::thread::spawn(move || {
+            if cancelled.sleep(limit).is_ok() {
+                expired.store(true, Relaxed);
+                stop.set();
+            }
+        });
+        timer
+    }
+
+    fn cancel(&self) {
+        self.cancelled.set();
+    }
+
+    fn expired(&self) -> bool {
+        self.expired.load(Relaxed)
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+impl Report {
+    /// The exit status of a run: 0 passed, 1 failed.
+    pub fn exit_code(&self) -> u8 {
+        match self.verdict {
+            Verdict::Pass => 0,
+            Verdict::Fail => 1,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Every scenario that the project ships is one that the lab takes.
+
+#![allow(clippy::unwrap_used)] // A panic here is the report.
+
+use lab::layout::Layout;
+use lab::scenario::Scenario;
+use lab::settings;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+fn shipped() -> Vec<(String, Scenario)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/lab");
+    let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let tomls = files.filter(|path| path.extension().is_some_and(|ending| ending == "toml"));
+    tomls
+        .map(|path| {
+            (path.display().to_string(), Scenario::load(&path).unwrap_or_else(|e| panic!("{e}")))
+        })
+        .collect()
+}
+
+#[test]
+fn every_shipped_scenario_parses_and_says_what_it_is_about() {
+    let all = shipped();
+    assert!(
+        all.iter().any(|(name, _)| name.ends_with("/nat.toml")),
+        "the default scenario is there"
+    );
+    for (name, scenario) in &all {
+        assert!(!scenario.description.is_empty(), "{name}");
+        assert!(!scenario.test.steps.is_empty(), "{name}");
+    }
+    let seeds: BTreeSet<u64> = all.iter().map(|(_, scenario)| scenario.seed).collect();
+    assert_eq!(seeds.len(), all.len(), "each has a seed of its own");
+}
+
+#[test]
+fn both_sides_get_the_same_keys_and_each_tunnel_another_one() {
+    for (name, scenario) in shipped() {
+        let layout = Layout::new(&scenario);
+        let secrets = |files: Vec<settings::File>| -> Vec<(String, String)> {
+            files
+                .into_iter()
+                .filter(|file| file.secret)
+                .map(|file| (file.path, file.text))
+                .collect()
+        };
+        let vgw = secrets(settings::vgw(&scenario, &layout));
+        let agents: Vec<_> = (0..scenario.sites.len())
+            .flat_map(|index| secrets(settings::agent(&scenario, &layout, index)))
+            .collect();
+        assert_eq!(vgw, agents, "{name}");
+        let different: BTreeSet<_> = vgw.iter().map(|(_, key)| key).collect();
+        assert_eq!(different.len(), 2 * scenario.sites.len(), "{name}");
+    }
+}
+
+#[test]
+fn no_two_interfaces_of_a_scenario_share_an_address() {
+    for (name, scenario) in shipped() {
+        let layout = Layout::new(&scenario);
+        let mut all = Vec::new();
+        all.extend(layout.vgw);
+        if layout.vgw != layout.outside {
+            all.extend(layout.outside);
+        }
+        for place in layout.sites.iter().map(|site| &site.place).chain([&layout.vpc]) {
+            all.extend(place.gateway.iter().map(ipnet::IpNet::addr));
+            all.extend(
+                place
+                    .hosts
+                    .iter()
+                    .flat_map(|host| host.addresses.iter().chain([&host.plain]))
+                    .map(|n| n.addr()),
+            );
+            all.push(lab::layout::nth(&place.line, 1));
+            all.extend(place.behind_nat.map(|_| place.next_hop()));
+        }
+        for site in &layout.sites {
+            all.push(site.public);
+            if site.cgw != site.public {
+                all.push(site.cgw);
+            }
+        }
+        let different: BTreeSet<_> = all.iter().collect();
+        assert_eq!(different.len(), all.len(), "{name}: {all:?}");
+    }
+}
