@@ -91,7 +91,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 std::fs::write(&path, text)
                     .map_err(LabError::io(format!("writing {}", path.display())))?;
             }
-            println!("{report}");
+            if !report.shown {
+                println!("{report}");
+            }
             Ok(ExitCode::from(report.exit_code()))
         }
     }

@@ -61,6 +61,9 @@ pub struct Report {
     pub seconds: f64,
     /// The facts.
     pub rows: Vec<Row>,
+    /// Whether the user has seen it already.
+    #[serde(skip)]
+    pub shown: bool,
 }
 
 /// The end of it.
@@ -83,6 +86,7 @@ impl Report {
             reason: None,
             seconds: 0.0,
             rows: Vec::new(),
+            shown: false,
         }
     }
 

@@ -47,8 +47,7 @@ pub fn up(scenario: &Scenario, options: &Options, stop: &Stop) -> Report {
         Err(error) => Some(error.to_string()),
         Ok(()) => None,
     };
-    // A lab that stayed up has its verdict already.
-    if report.seconds == 0.0 || error.is_some() {
+    if !report.shown {
         report.finish(error, progress.elapsed());
     }
     progress.done();
@@ -88,8 +87,10 @@ fn run(
         progress.done();
         explain(&run);
     }
-    if steps.is_ok() && options.keep {
+    // A lab that failed is worth a look too.
+    if options.keep && !stop.is_set() {
         timer.cancel();
+        run.report.finish(steps.as_ref().err().map(LabError::to_string), progress.elapsed());
         stay(&mut run, options);
     }
     progress.say("removing everything");
@@ -131,11 +132,9 @@ fn explain(run: &Run<'_>) {
 
 /// Prints how to look around, and waits until the user has seen enough.
 fn stay(run: &mut Run<'_>, options: &Options) {
-    let mut report = run.report.clone();
-    report.finish(None, run.progress.elapsed());
-    *run.report = report;
     run.progress.done();
     println!("{}\n", run.report);
+    run.report.shown = true;
     // In a user namespace `nsenter` has to enter that one first.
     let user = match options.privilege {
         Privilege::Root => "",

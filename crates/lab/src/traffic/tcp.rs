@@ -130,6 +130,12 @@ fn accept(listener: &TcpListener) -> Result<TcpStream> {
             Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_micros(500));
             }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                return Err(LabError::Unexpected(format!(
+                    "no TCP connection came within {} s",
+                    STALLED.as_secs()
+                )));
+            }
             Err(error) => return Err(what()(error)),
         }
     }
