@@ -1,7 +1,33 @@
-//! d
+//! The data plane without input or output: ESP in UDP, both directions.
+//!
+//! [`Outbound`] turns inner packets into datagrams, [`Inbound`] turns datagrams into inner packets.
+//! Each is owned by one thread; the control plane reaches them by commands and hears of them by
+//! events and counters. The crate reads no clock, no socket and no randomness, and in steady state
+//! it allocates nothing for a packet.
+//!
+//! The loop that drives it: `apply` what the control plane sent, fill a batch, `seal` or `open`,
+//! send what came out, then drain `poll_event`.
 #![forbid(unsafe_code)]
+
+mod cipher;
+mod command;
+mod counters;
 pub mod demux;
 pub mod ecn;
+mod fragment;
+mod icmp;
+mod inbound;
 pub mod mss;
 pub mod mtu;
+mod open;
+mod outbound;
 mod replay;
+mod seal;
+mod segment;
+mod spd;
+
+pub use command::{DataEvent, InboundCommand, Limit, OutboundCommand, Route, RouteTarget};
+pub use counters::{Counters, DropReason, TunnelCounters};
+pub use icmp::IcmpSource;
+pub use inbound::Inbound;
+pub use outbound::Outbound;

@@ -14,6 +14,13 @@ pub fn clamp(mtu: u16, ipv6: bool) -> u16 {
     mtu.saturating_sub(if ipv6 { 60 } else { 40 })
 }
 
+/// Whether the packet is a TCP segment with SYN.
+pub(crate) fn is_syn(octets: &[u8], view: &IpView) -> bool {
+    view.protocol == TCP
+        && !view.fragment
+        && octets.get(view.upper + 13).is_some_and(|flags| flags & FLAG_SYN != 0)
+}
+
 /// Lowers the MSS option of a SYN to what `mtu` allows, and mends the TCP checksum. Returns
 /// whether it changed the packet. With `partial`, the checksum field holds only the
 /// pseudo-header's sum, which does not cover the option, and stays as it is.

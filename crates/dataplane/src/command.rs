@@ -1,0 +1,121 @@
+//! What the control plane tells the data plane, and what it hears back.
+
+use ipnet::IpNet;
+use sa::{InboundSa, OutboundSa, Path, Spi, TunnelId};
+
+/// Where packets for a prefix go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RouteTarget {
+    /// Into this tunnel's current SA.
+    Tunnel(TunnelId),
+    /// Nowhere.
+    Drop,
+}
+
+/// One entry of the route table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Inner destinations.
+    pub prefix: IpNet,
+    /// Where they go.
+    pub target: RouteTarget,
+}
+
+/// A command to [`Outbound`](crate::Outbound).
+#[derive(Clone, Debug)]
+pub enum OutboundCommand {
+    /// The tunnel sends with this SA from now on.
+    Install(Box<OutboundSa>),
+    /// The SA is gone; if it is the tunnel's current one, the tunnel sends nothing.
+    Remove {
+        /// Its tunnel.
+        tunnel: TunnelId,
+        /// The peer's SPI.
+        spi: Spi,
+    },
+    /// The peer's outer address moved.
+    SetPath {
+        /// The tunnel.
+        tunnel: TunnelId,
+        /// Its path from now on.
+        path: Path,
+    },
+    /// The outer path takes datagrams of this many octets, IP header included.
+    SetLinkMtu {
+        /// The tunnel.
+        tunnel: TunnelId,
+        /// Octets.
+        mtu: u16,
+    },
+    /// The whole route table.
+    SetRoutes(Vec<Route>),
+}
+
+/// A command to [`Inbound`](crate::Inbound).
+#[derive(Clone, Debug)]
+pub enum InboundCommand {
+    /// Packets for this SA are opened from now on.
+    Install(Box<InboundSa>),
+    /// Packets for this SA are dropped from now on.
+    Remove {
+        /// Its tunnel.
+        tunnel: TunnelId,
+        /// Our SPI.
+        spi: Spi,
+    },
+    /// As for outbound: bounds the MSS that inbound SYNs may announce.
+    SetLinkMtu {
+        /// The tunnel.
+        tunnel: TunnelId,
+        /// Octets.
+        mtu: u16,
+    },
+}
+
+/// Which limit of a lifetime was reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Limit {
+    /// Octets.
+    Bytes,
+    /// Packets.
+    Packets,
+    /// Sequence numbers are running out.
+    Sequence,
+}
+
+/// What the data plane noticed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DataEvent {
+    /// The first packet that opened on a new inbound SA.
+    FirstPacket {
+        /// Its tunnel.
+        tunnel: TunnelId,
+        /// Our SPI.
+        spi: Spi,
+    },
+    /// An authenticated packet, newer than all before, came from another address.
+    PathObserved {
+        /// Its tunnel.
+        tunnel: TunnelId,
+        /// Our SPI.
+        spi: Spi,
+        /// Where it came from, and to.
+        path: Path,
+    },
+    /// The SA should be rekeyed now. Sent once for each SA.
+    SoftLimit {
+        /// Its tunnel.
+        tunnel: TunnelId,
+        /// The SPI of the half that noticed.
+        spi: Spi,
+        /// Which limit.
+        limit: Limit,
+    },
+    /// ESP for an SPI that is not ours, from this peer. Sent at most once a second.
+    UnknownSpi {
+        /// The SPI.
+        spi: Spi,
+        /// Where it came from.
+        path: Path,
+    },
+}

@@ -1,0 +1,238 @@
+//! The receiving direction: tell the datagrams apart, open ESP, check what was inside.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use packet::{Datagram, DatagramBatch, InnerBatch, InnerPacket};
+use sa::{Path, Spi, TunnelId};
+use simd_aead::{OpenJob, open_batch};
+
+use crate::cipher::{self, Cipher};
+use crate::demux::{self, Kind, NON_ESP_MARKER};
+use crate::icmp::RateLimit;
+use crate::mtu::ESP_HEADER;
+use crate::open::{InboundHalf, Opened};
+use crate::replay::Refused;
+use crate::{Counters, DataEvent, DropReason, InboundCommand, TunnelCounters};
+
+const DEFAULT_LINK_MTU: u16 = 1500;
+/// Events that wait at most; further ones are lost, and would say the same again.
+const MAX_EVENTS: usize = 1024;
+
+/// Owns everything that receiving needs. One thread owns it; nothing in it is shared but counters.
+pub struct Inbound {
+    /// Ordered, because a hash map keyed by what strangers send would want a secret seed.
+    sad: BTreeMap<Spi, InboundHalf>,
+    links: BTreeMap<TunnelId, (u16, Arc<TunnelCounters>)>,
+    counters: Arc<Counters>,
+    unknown_spi: RateLimit,
+    pending: Vec<Pending>,
+    jobs: Vec<OpenJob>,
+    events: VecDeque<DataEvent>,
+}
+
+/// A packet whose ICV is being checked.
+struct Pending {
+    sequence: u64,
+    plain: Range<usize>,
+    path: Path,
+    tos: u8,
+    ok: bool,
+}
+
+impl Inbound {
+    /// A data plane without SAs, which passes IKE on and drops everything else.
+    #[must_use]
+    pub fn new(counters: Arc<Counters>) -> Self {
+        Self {
+            sad: BTreeMap::new(),
+            links: BTreeMap::new(),
+            counters,
+            unknown_spi: RateLimit::new(1),
+            pending: Vec::new(),
+            jobs: Vec::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Carries out a command. An SA whose keys do not fit its suite is not installed, and counted.
+    pub fn apply(&mut self, command: InboundCommand) {
+        match command {
+            InboundCommand::Install(sa) => {
+                let link_mtu = self.link(sa.tunnel).0;
+                let counters = Arc::clone(&self.link(sa.tunnel).1);
+                match InboundHalf::new(&sa, counters, link_mtu) {
+                    Some(half) => drop(self.sad.insert(sa.spi, half)),
+                    None => self.counters.count_drop(DropReason::Internal),
+                }
+            }
+            InboundCommand::Remove { spi, .. } => drop(self.sad.remove(&spi)),
+            InboundCommand::SetLinkMtu { tunnel, mtu } => {
+                self.link(tunnel).0 = mtu;
+                let of_tunnel = self.sad.values_mut().filter(|half| half.tunnel() == tunnel);
+                of_tunnel.for_each(|half| half.set_link_mtu(mtu));
+            }
+        }
+    }
+
+    fn link(&mut self, tunnel: TunnelId) -> &mut (u16, Arc<TunnelCounters>) {
+        let counters = &self.counters;
+        self.links.entry(tunnel).or_insert_with(|| (DEFAULT_LINK_MTU, counters.tunnel(tunnel)))
+    }
+
+    /// The next thing that the control plane should know.
+    pub fn poll_event(&mut self) -> Option<DataEvent> {
+        self.events.pop_front()
+    }
+
+    /// Opens every ESP packet of `batch` and appends what was inside to `inner`, in order. IKE
+    /// messages are appended to `slow` without their marker.
+    pub fn open(
+        &mut self,
+        batch: &DatagramBatch,
+        now: Instant,
+        inner: &mut InnerBatch,
+        slow: &mut DatagramBatch,
+    ) {
+        let mut current = None;
+        for datagram in &batch.datagrams {
+            let segment = datagram.segment.max(1);
+            let mut start = datagram.range.start;
+            while start < datagram.range.end {
+                let range = start..(start + segment).min(datagram.range.end);
+                start = range.end;
+                let octets = batch.bytes.get(range.clone()).unwrap_or_default();
+                match demux::classify(octets) {
+                    Kind::Ike => {
+                        let message = octets.get(NON_ESP_MARKER..).unwrap_or_default();
+                        slow.push(datagram.local, datagram.remote, datagram.tos, message);
+                    }
+                    Kind::Keepalive => self.counters.keepalive(),
+                    Kind::WireGuard => self.counters.count_drop(DropReason::WireGuardUnconfigured),
+                    Kind::Runt => self.counters.count_drop(DropReason::Runt),
+                    Kind::Esp => {
+                        let packet = (datagram, range);
+                        if let Err(reason) = self.begin(batch, packet, now, inner, &mut current) {
+                            self.counters.count_drop(reason);
+                        }
+                    }
+                }
+            }
+        }
+        self.finish(batch, current, inner);
+    }
+
+    /// Checks what can be checked before the ICV and queues the packet for opening.
+    fn begin(
+        &mut self,
+        batch: &DatagramBatch,
+        (datagram, range): (&Datagram, Range<usize>),
+        now: Instant,
+        inner: &mut InnerBatch,
+        current: &mut Option<Spi>,
+    ) -> Result<(), DropReason> {
+        let octets = batch.bytes.get(range.clone()).unwrap_or_default();
+        let (Some(spi), Some(low)) = (word(octets, 0), word(octets, 4)) else {
+            return Err(DropReason::EspMalformed);
+        };
+        let spi = Spi(spi);
+        let path = Path { local: datagram.local, remote: datagram.remote };
+        if *current != Some(spi) {
+            self.finish(batch, current.take(), inner);
+        }
+        let Some(half) = self.sad.get_mut(&spi) else {
+            if self.unknown_spi.allow(now) {
+                push_event(&mut self.events, DataEvent::UnknownSpi { spi, path });
+            }
+            return Err(DropReason::UnknownSpi);
+        };
+        *current = Some(spi);
+        let suite = half.suite();
+        let overhead = ESP_HEADER + suite.iv_len() + suite.icv_len();
+        let sealed = octets.len().checked_sub(overhead).ok_or(DropReason::EspMalformed)?;
+        if sealed < suite.pad_to() || sealed % suite.pad_to() != 0 {
+            return Err(DropReason::EspMalformed);
+        }
+        let sequence = half.window.infer(low);
+        half.window.check(sequence).map_err(|refused| match refused {
+            Refused::Replayed => DropReason::Replayed,
+            Refused::TooOld => DropReason::TooOld,
+        })?;
+        let at = inner.bytes.len();
+        inner.bytes.resize(at + sealed, 0);
+        let plain = at..at + sealed;
+        let mut pending = Pending { sequence, plain, path, tos: datagram.tos, ok: false };
+        match &half.cipher {
+            Cipher::Aead { salt, .. } => {
+                let iv = octets.get(8..16).and_then(|iv| iv.first_chunk::<8>());
+                self.jobs.push(OpenJob {
+                    key: 0,
+                    nonce: cipher::nonce(*salt, *iv.ok_or(DropReason::EspMalformed)?),
+                    aad: cipher::aad(spi, sequence, half.esn()),
+                    src: range.start + 16..range.end,
+                    dst: at,
+                    ok: false,
+                });
+            }
+            Cipher::Cbc(cbc) => {
+                let high = half.esn().then_some((sequence >> 32) as u32);
+                let room = inner.bytes.get_mut(pending.plain.clone()).unwrap_or_default();
+                pending.ok = cbc.open(octets, high, room).is_some();
+            }
+        }
+        self.pending.push(pending);
+        Ok(())
+    }
+
+    /// Opens everything queued for `spi` and delivers what passes.
+    fn finish(&mut self, batch: &DatagramBatch, spi: Option<Spi>, inner: &mut InnerBatch) {
+        let Some(half) = spi.and_then(|spi| self.sad.get_mut(&spi)) else {
+            self.pending.clear();
+            self.jobs.clear();
+            return;
+        };
+        if let Cipher::Aead { key, .. } = &half.cipher {
+            if open_batch(&[key], &batch.bytes, &mut inner.bytes, &mut self.jobs).is_err() {
+                self.counters.count_drop(DropReason::Internal);
+            }
+            for (pending, job) in self.pending.iter_mut().zip(&self.jobs) {
+                pending.ok = job.ok;
+            }
+        }
+        for packet in self.pending.drain(..) {
+            let delivered = if packet.ok {
+                let room = inner.bytes.get_mut(packet.plain.clone()).unwrap_or_default();
+                half.receive(packet.sequence, packet.path, packet.tos, room, &mut self.events)
+            } else {
+                Err(DropReason::IcvMismatch)
+            };
+            match delivered {
+                Ok(Opened { length }) => inner.packets.push(InnerPacket {
+                    range: packet.plain.start..packet.plain.start + length,
+                    gso: None,
+                    checksum: None,
+                }),
+                Err(reason) => self.counters.count_drop(reason),
+            }
+        }
+        self.jobs.clear();
+    }
+}
+
+pub(crate) fn push_event(events: &mut VecDeque<DataEvent>, event: DataEvent) {
+    if events.len() < MAX_EVENTS {
+        events.push_back(event);
+    }
+}
+
+fn word(octets: &[u8], at: usize) -> Option<u32> {
+    octets.get(at..)?.first_chunk::<4>().map(|word| u32::from_be_bytes(*word))
+}
+
+impl std::fmt::Debug for Inbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Inbound({} SAs)", self.sad.len())
+    }
+}

@@ -1,0 +1,177 @@
+//! What happens to a packet of one inbound SA after its ICV matched (RFC 4303 section 3.4,
+//! RFC 4301 section 5.2).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use packet::IpView;
+use packet::ip::set_tos;
+use sa::{EspSuite, InboundSa, Lifetime, Path, SelectorSet, Spi, TunnelId};
+
+use crate::cipher::Cipher;
+use crate::command::Limit;
+use crate::inbound::push_event;
+use crate::mtu::tunnel_mtu;
+use crate::outbound::{is_ipv6, selector_ports};
+use crate::replay::{Refused, ReplayWindow};
+use crate::{DataEvent, DropReason, TunnelCounters, ecn, mss};
+
+const IPV4: u8 = 4;
+const IPV6: u8 = 41;
+const NO_NEXT_HEADER: u8 = 59;
+
+/// An installed inbound SA.
+pub(crate) struct InboundHalf {
+    tunnel: TunnelId,
+    spi: Spi,
+    suite: EspSuite,
+    esn: bool,
+    pub(crate) cipher: Cipher,
+    pub(crate) window: ReplayWindow,
+    remote: SelectorSet,
+    local: SelectorSet,
+    lifetime: Lifetime,
+    packets: u64,
+    bytes: u64,
+    warned: bool,
+    path: Option<Path>,
+    link_mtu: u16,
+    counters: Arc<TunnelCounters>,
+}
+
+/// What is left of the plaintext: the inner packet.
+pub(crate) struct Opened {
+    pub(crate) length: usize,
+}
+
+impl InboundHalf {
+    pub(crate) fn new(
+        sa: &InboundSa,
+        counters: Arc<TunnelCounters>,
+        link_mtu: u16,
+    ) -> Option<Self> {
+        Some(Self {
+            tunnel: sa.tunnel,
+            spi: sa.spi,
+            suite: sa.suite,
+            esn: sa.esn,
+            cipher: Cipher::new(sa.suite, &sa.encryption, &sa.integrity)?,
+            window: ReplayWindow::new(sa.replay_window, sa.esn),
+            remote: sa.remote_selectors.clone(),
+            local: sa.local_selectors.clone(),
+            lifetime: sa.lifetime,
+            packets: 0,
+            bytes: 0,
+            warned: false,
+            path: None,
+            link_mtu,
+            counters,
+        })
+    }
+
+    pub(crate) fn tunnel(&self) -> TunnelId {
+        self.tunnel
+    }
+
+    pub(crate) fn suite(&self) -> EspSuite {
+        self.suite
+    }
+
+    pub(crate) fn esn(&self) -> bool {
+        self.esn
+    }
+
+    pub(crate) fn set_link_mtu(&mut self, mtu: u16) {
+        self.link_mtu = mtu;
+    }
+
+    /// Takes an authenticated packet: window, path, trailer, inner headers, selectors, ECN, MSS.
+    pub(crate) fn receive(
+        &mut self,
+        sequence: u64,
+        path: Path,
+        tos: u8,
+        plain: &mut [u8],
+        events: &mut VecDeque<DataEvent>,
+    ) -> Result<Opened, DropReason> {
+        // Checked again: two copies of one packet may stand in the same batch.
+        self.window.check(sequence).map_err(|refused| match refused {
+            Refused::Replayed => DropReason::Replayed,
+            Refused::TooOld => DropReason::TooOld,
+        })?;
+        let newest = self.window.mark(sequence);
+        self.notice(path, newest, plain.len(), events);
+        let (next_header, length) = trailer(plain)?;
+        if next_header == NO_NEXT_HEADER {
+            return Err(DropReason::Dummy);
+        }
+        let packet = plain.get_mut(..length).ok_or(DropReason::BadTrailer)?;
+        let view = IpView::parse(packet).ok_or(DropReason::InnerInvalid)?;
+        let expected = if view.source.is_ipv4() { IPV4 } else { IPV6 };
+        if next_header != expected {
+            return Err(DropReason::InnerInvalid);
+        }
+        let (source, destination) = selector_ports(packet, &view);
+        if !self.remote.matches(view.source, view.protocol, source)
+            || !self.local.matches(view.destination, view.protocol, destination)
+        {
+            return Err(DropReason::InboundSelector);
+        }
+        let inner_tos = ecn::decapsulate(view.tos, tos).ok_or(DropReason::EcnDrop)?;
+        if inner_tos != view.tos {
+            set_tos(packet, inner_tos);
+        }
+        let mtu = tunnel_mtu(self.link_mtu, is_ipv6(path.remote.ip()), self.suite);
+        mss::clamp_syn(packet, &view, mtu, false);
+        self.counters.count(view.length);
+        Ok(Opened { length: view.length })
+    }
+
+    /// First packet, a new path, and soft limits.
+    fn notice(
+        &mut self,
+        path: Path,
+        newest: bool,
+        octets: usize,
+        events: &mut VecDeque<DataEvent>,
+    ) {
+        let (tunnel, spi) = (self.tunnel, self.spi);
+        self.packets += 1;
+        self.bytes = self.bytes.saturating_add(octets as u64);
+        if self.packets == 1 {
+            push_event(events, DataEvent::FirstPacket { tunnel, spi });
+        }
+        // Only a packet newer than all before may move the peer: late ones tell of the past.
+        if newest && self.path != Some(path) {
+            if self.path.is_some() || self.packets == 1 {
+                push_event(events, DataEvent::PathObserved { tunnel, spi, path });
+            }
+            self.path = Some(path);
+        }
+        if !self.warned {
+            let limit = if self.lifetime.packets.is_some_and(|most| self.packets >= most) {
+                Some(Limit::Packets)
+            } else if self.lifetime.bytes.is_some_and(|most| self.bytes >= most) {
+                Some(Limit::Bytes)
+            } else {
+                None
+            };
+            if let Some(limit) = limit {
+                self.warned = true;
+                push_event(events, DataEvent::SoftLimit { tunnel, spi, limit });
+            }
+        }
+    }
+}
+
+/// Next header and the octets before the padding, which must be 1, 2, 3, … (RFC 4303 2.4).
+fn trailer(plain: &[u8]) -> Result<(u8, usize), DropReason> {
+    let bad = DropReason::BadTrailer;
+    let (body, [padding, next_header]) = plain.split_last_chunk::<2>().ok_or(bad)?;
+    let length = body.len().checked_sub(usize::from(*padding)).ok_or(bad)?;
+    let filled = body.get(length..).ok_or(bad)?;
+    if !filled.iter().zip(1..).all(|(octet, expected): (&u8, u8)| *octet == expected) {
+        return Err(bad);
+    }
+    Ok((*next_header, length))
+}

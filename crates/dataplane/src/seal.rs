@@ -1,0 +1,291 @@
+//! Sealing runs of packets for one outbound SA into datagrams (RFC 4303 section 3.3).
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use packet::{IpView, MAX_DATAGRAM, Run, WireBatch};
+use sa::{EspSuite, Lifetime, OutboundSa, Path, SelectorSet, Spi, TunnelId};
+use simd_aead::{SealJob, seal_batch};
+
+use crate::cipher::{self, Cipher};
+use crate::command::Limit;
+use crate::mtu::tunnel_mtu;
+use crate::outbound::{is_ipv6, selector_ports};
+use crate::{DataEvent, DropReason, ecn};
+
+/// The most datagrams of one GSO send that every kernel takes.
+const MAX_SEGMENTS: usize = 64;
+/// The largest payload of a UDP datagram over IPv4, which bounds a GSO send.
+const MAX_PAYLOAD: usize = MAX_DATAGRAM - 28;
+const IPV4_IN_ESP: u8 = 4;
+const IPV6_IN_ESP: u8 = 41;
+/// Sequence numbers that are left when a rekey is asked for.
+const SEQUENCE_MARGIN: u64 = 1 << 20;
+
+/// An installed outbound SA.
+pub(crate) struct OutboundHalf {
+    tunnel: TunnelId,
+    spi: Spi,
+    suite: EspSuite,
+    esn: bool,
+    cipher: Cipher,
+    /// The last sequence number that was used.
+    sequence: u64,
+    bytes: u64,
+    lifetime: Lifetime,
+    warned: bool,
+    path: Path,
+    local: SelectorSet,
+    remote: SelectorSet,
+}
+
+impl OutboundHalf {
+    pub(crate) fn new(sa: &OutboundSa) -> Option<Self> {
+        Some(Self {
+            tunnel: sa.tunnel,
+            spi: sa.spi,
+            suite: sa.suite,
+            esn: sa.esn,
+            cipher: Cipher::new(sa.suite, &sa.encryption, &sa.integrity)?,
+            sequence: 0,
+            bytes: 0,
+            lifetime: sa.lifetime,
+            warned: false,
+            path: sa.path,
+            local: sa.local_selectors.clone(),
+            remote: sa.remote_selectors.clone(),
+        })
+    }
+
+    pub(crate) fn spi(&self) -> Spi {
+        self.spi
+    }
+
+    pub(crate) fn set_path(&mut self, path: Path) {
+        self.path = path;
+    }
+
+    pub(crate) fn mtu(&self, link_mtu: u16) -> u16 {
+        tunnel_mtu(link_mtu, is_ipv6(self.path.remote.ip()), self.suite)
+    }
+
+    pub(crate) fn check_selectors(&self, octets: &[u8], view: &IpView) -> Result<(), DropReason> {
+        let (source, destination) = selector_ports(octets, view);
+        let inside = self.local.matches(view.source, view.protocol, source)
+            && self.remote.matches(view.destination, view.protocol, destination);
+        if inside { Ok(()) } else { Err(DropReason::OutboundSelector) }
+    }
+
+    /// Takes the next sequence number, and says once when a soft limit is reached.
+    fn take_sequence(
+        &mut self,
+        octets: usize,
+        events: &mut VecDeque<DataEvent>,
+    ) -> Result<u64, DropReason> {
+        let last = if self.esn { u64::MAX } else { u64::from(u32::MAX) };
+        if self.sequence >= last {
+            return Err(DropReason::SequenceExhausted);
+        }
+        self.sequence += 1;
+        self.bytes = self.bytes.saturating_add(octets as u64);
+        if !self.warned {
+            let limit = if last - self.sequence < SEQUENCE_MARGIN {
+                Some(Limit::Sequence)
+            } else if self.lifetime.packets.is_some_and(|most| self.sequence >= most) {
+                Some(Limit::Packets)
+            } else if self.lifetime.bytes.is_some_and(|most| self.bytes >= most) {
+                Some(Limit::Bytes)
+            } else {
+                None
+            };
+            if let Some(limit) = limit {
+                self.warned = true;
+                let (tunnel, spi) = (self.tunnel, self.spi);
+                events.push_back(DataEvent::SoftLimit { tunnel, spi, limit });
+            }
+        }
+        Ok(self.sequence)
+    }
+}
+
+/// One inner packet: `prefix` from anywhere, then `body` of the inner batch.
+pub(crate) struct Source<'a> {
+    pub(crate) prefix: &'a [u8],
+    pub(crate) body: Range<usize>,
+    /// Whether it is IPv6.
+    pub(crate) ipv6: bool,
+}
+
+/// Lays packets of one SA out in the send buffer and seals them together.
+#[derive(Default)]
+pub(crate) struct Sealer {
+    tunnel: Option<TunnelId>,
+    jobs: Vec<SealJob>,
+    /// Where the datagrams of CBC SAs are, with the body to take and the sequence number.
+    cbc: Vec<(Range<usize>, usize, Range<usize>, u64)>,
+    /// The state of the wire batch before the first pending job: what a failure goes back to.
+    start: Option<(usize, usize, Option<Run>)>,
+}
+
+impl Sealer {
+    /// The tunnel whose packets are pending.
+    pub(crate) fn tunnel(&self) -> Option<TunnelId> {
+        self.tunnel
+    }
+
+    /// Names the tunnel of the packets that follow. Those of another one were flushed before.
+    pub(crate) fn begin(&mut self, tunnel: TunnelId) {
+        self.tunnel = Some(tunnel);
+    }
+
+    /// Lays one packet out: ESP header, IV, prefix, room for the body, trailer, room for the ICV.
+    pub(crate) fn push(
+        &mut self,
+        half: &mut OutboundHalf,
+        tos: u8,
+        source: Source<'_>,
+        wire: &mut WireBatch,
+        events: &mut VecDeque<DataEvent>,
+    ) -> Result<(), DropReason> {
+        let inner_len = source.prefix.len() + source.body.len();
+        let sequence = half.take_sequence(inner_len, events)?;
+        self.start
+            .get_or_insert_with(|| (wire.bytes.len(), wire.runs.len(), wire.runs.last().cloned()));
+        let out = &mut wire.bytes;
+        let start = out.len();
+        out.extend_from_slice(&half.spi.to_be_bytes());
+        let low = sequence.to_be_bytes();
+        out.extend_from_slice(&low[4..]);
+        match &half.cipher {
+            // The sequence number as explicit IV never repeats under a key (RFC 4106 3.1).
+            Cipher::Aead { .. } => out.extend_from_slice(&low),
+            Cipher::Cbc(cbc) => out.extend_from_slice(&cbc.iv(sequence)),
+        }
+        let plain = out.len();
+        out.extend_from_slice(source.prefix);
+        out.resize(plain + inner_len, 0);
+        let pad_to = half.suite.pad_to();
+        let padding = (pad_to - (inner_len + 2) % pad_to) % pad_to;
+        let padding = u8::try_from(padding).unwrap_or(0);
+        out.extend(1..=padding);
+        out.push(padding);
+        out.push(if source.ipv6 { IPV6_IN_ESP } else { IPV4_IN_ESP });
+        out.resize(out.len() + half.suite.icv_len(), 0);
+        let datagram = start..out.len();
+        match &half.cipher {
+            Cipher::Aead { salt, .. } => self.jobs.push(SealJob {
+                key: 0,
+                nonce: cipher::nonce(*salt, low),
+                aad: cipher::aad(half.spi, sequence, half.esn),
+                dst: plain,
+                prefix: source.prefix.len(),
+                body: source.body,
+                suffix: usize::from(padding) + 2,
+            }),
+            Cipher::Cbc(_) => {
+                let body_at = plain + source.prefix.len();
+                self.cbc.push((datagram.clone(), body_at, source.body, sequence));
+            }
+        }
+        append_run(wire, half.path, ecn::encapsulate(tos), datagram);
+        Ok(())
+    }
+
+    /// Seals everything pending with `half`. On failure, which only a fault of ours can cause,
+    /// nothing of it stays in `wire`.
+    pub(crate) fn flush(&mut self, half: &OutboundHalf, src: &[u8], wire: &mut WireBatch) -> bool {
+        self.tunnel = None;
+        let sealed = match &half.cipher {
+            Cipher::Aead { key, .. } => {
+                seal_batch(&[key], src, &mut wire.bytes, &self.jobs).is_ok()
+            }
+            Cipher::Cbc(cbc) => self.cbc.iter().all(|(datagram, body_at, body, sequence)| {
+                let high = half.esn.then_some((sequence >> 32) as u32);
+                let Some(body) = src.get(body.clone()) else { return false };
+                let Some(room) = wire.bytes.get_mut(*body_at..*body_at + body.len()) else {
+                    return false;
+                };
+                room.copy_from_slice(body);
+                let packet = wire.bytes.get_mut(datagram.clone());
+                packet.and_then(|packet| cbc.seal(packet, high)).is_some()
+            }),
+        };
+        self.jobs.clear();
+        self.cbc.clear();
+        let start = self.start.take();
+        if !sealed && let Some((bytes, runs, last)) = start {
+            wire.bytes.truncate(bytes);
+            wire.runs.truncate(runs);
+            if let (Some(run), Some(old)) = (wire.runs.last_mut(), last) {
+                *run = old;
+            }
+        }
+        sealed
+    }
+}
+
+/// Adds a datagram to the last run if it may join it, or begins a new one.
+fn append_run(wire: &mut WireBatch, path: Path, tos: u8, datagram: Range<usize>) {
+    let size = datagram.len();
+    if let Some(run) = wire.runs.last_mut() {
+        let full = run.range.len().checked_rem(run.segment) == Some(0);
+        let same = run.local == path.local && run.remote == path.remote && run.tos == tos;
+        let fits = run.range.len() / run.segment.max(1) < MAX_SEGMENTS
+            && run.range.len() + size <= MAX_PAYLOAD;
+        if same && full && fits && size <= run.segment && run.range.end == datagram.start {
+            run.range.end = datagram.end;
+            return;
+        }
+    }
+    wire.runs.push(Run {
+        local: path.local,
+        remote: path.remote,
+        range: datagram,
+        segment: size,
+        tos,
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sa::{Bits, Secret};
+    use std::time::Duration;
+
+    #[test]
+    fn the_last_sequence_number_is_used_once_and_a_rekey_was_asked_for_before() {
+        for (esn, last) in [(false, u64::from(u32::MAX)), (true, u64::MAX)] {
+            let suite = EspSuite::AesGcm16(Bits::B128);
+            let path = Path {
+                local: "192.0.2.1:4500".parse().unwrap(),
+                remote: "192.0.2.2:4500".parse().unwrap(),
+            };
+            let mut half = OutboundHalf::new(&OutboundSa {
+                tunnel: TunnelId(1),
+                spi: Spi(0x1000),
+                suite,
+                esn,
+                encryption: Secret::new(vec![1; suite.encryption_keymat_len()]),
+                integrity: Secret::default(),
+                local_selectors: SelectorSet::default(),
+                remote_selectors: SelectorSet::default(),
+                path,
+                lifetime: Lifetime { time: Duration::from_secs(1), bytes: None, packets: None },
+            })
+            .unwrap();
+            let mut events = VecDeque::new();
+            half.sequence = last - 2;
+            assert_eq!(half.take_sequence(1, &mut events), Ok(last - 1));
+            assert_eq!(half.take_sequence(1, &mut events), Ok(last));
+            let exhausted = Err(DropReason::SequenceExhausted);
+            assert_eq!(half.take_sequence(1, &mut events), exhausted);
+            assert_eq!(half.take_sequence(1, &mut events), exhausted);
+            let asked = DataEvent::SoftLimit {
+                tunnel: TunnelId(1),
+                spi: Spi(0x1000),
+                limit: Limit::Sequence,
+            };
+            assert_eq!(events, [asked]);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Cutting a TSO or USO super-packet into packets of the tunnel, and completing checksums that the
+//! kernel left to us (`virtio_net_hdr` with NEEDS_CSUM).
+
+use std::net::IpAddr;
+use std::ops::Range;
+
+use packet::ip::{TCP, UDP};
+use packet::{Gso, GsoKind, IpView, checksum};
+
+const TCP_CWR: u8 = 0x80;
+const TCP_FIN_PSH: u8 = 0x09;
+
+/// The headers of one segment, ready to be sealed in front of `body`.
+pub(crate) struct Segment<'a> {
+    pub(crate) headers: &'a [u8],
+    /// Where in the super-packet the segment's payload is.
+    pub(crate) body: Range<usize>,
+}
+
+/// Octets of IP and transport headers of a super-packet; `None` if it is not what `gso` says.
+pub(crate) fn header_len(octets: &[u8], view: &IpView, gso: Gso) -> Option<usize> {
+    let transport = match (gso.kind, view.protocol) {
+        (GsoKind::Tcp, TCP) => usize::from(octets.get(view.upper + 12)? >> 4) * 4,
+        (GsoKind::Udp, UDP) => 8,
+        _ => return None,
+    };
+    let length = view.upper + transport;
+    let smallest = if gso.kind == GsoKind::Tcp { 20 } else { 8 };
+    (transport >= smallest && length <= view.length && gso.segment > 0 && !view.fragment)
+        .then_some(length)
+}
+
+/// Hands each segment of the super-packet `octets` to `emit`. `headers` is scratch space. Returns
+/// whether the super-packet was sound.
+pub(crate) fn split(
+    octets: &[u8],
+    view: &IpView,
+    gso: Gso,
+    headers: &mut Vec<u8>,
+    mut emit: impl FnMut(Segment<'_>),
+) -> bool {
+    let Some(length) = header_len(octets, view, gso) else { return false };
+    let Some(original) = octets.get(..length) else { return false };
+    let step = usize::from(gso.segment);
+    let mut start = length;
+    let mut index: u16 = 0;
+    while start < view.length {
+        let end = (start + step).min(view.length);
+        let Some(body) = octets.get(start..end) else { return false };
+        headers.clear();
+        headers.extend_from_slice(original);
+        let place = Place {
+            index,
+            offset: start - length,
+            first: start == length,
+            last: end == view.length,
+        };
+        if rewrite(headers, view, gso.kind, &place, body).is_none() {
+            return false;
+        }
+        emit(Segment { headers, body: start..end });
+        start = end;
+        index = index.wrapping_add(1);
+    }
+    true
+}
+
+struct Place {
+    index: u16,
+    offset: usize,
+    first: bool,
+    last: bool,
+}
+
+/// Makes the headers of the super-packet those of one segment.
+fn rewrite(
+    headers: &mut [u8],
+    view: &IpView,
+    kind: GsoKind,
+    place: &Place,
+    body: &[u8],
+) -> Option<()> {
+    let total = u16::try_from(headers.len() + body.len()).ok()?;
+    let (ip, transport) = headers.split_at_mut_checked(view.upper)?;
+    match view.source {
+        IpAddr::V4(_) => {
+            let id = u16::from_be_bytes([*ip.get(4)?, *ip.get(5)?]).wrapping_add(place.index);
+            ip.get_mut(2..4)?.copy_from_slice(&total.to_be_bytes());
+            ip.get_mut(4..6)?.copy_from_slice(&id.to_be_bytes());
+            ip.get_mut(10..12)?.fill(0);
+            let sum = checksum::of(&[ip]);
+            ip.get_mut(10..12)?.copy_from_slice(&sum.to_be_bytes());
+        }
+        IpAddr::V6(_) => {
+            let length = total.checked_sub(40)?;
+            ip.get_mut(4..6)?.copy_from_slice(&length.to_be_bytes());
+        }
+    }
+    let length = u16::try_from(transport.len() + body.len()).ok()?;
+    let at = match kind {
+        GsoKind::Tcp => {
+            let sequence = u32::from_be_bytes(*transport.get(4..8)?.first_chunk::<4>()?);
+            let sequence = sequence.wrapping_add(u32::try_from(place.offset).ok()?);
+            transport.get_mut(4..8)?.copy_from_slice(&sequence.to_be_bytes());
+            let flags = transport.get_mut(13)?;
+            if !place.last {
+                *flags &= !TCP_FIN_PSH;
+            }
+            if !place.first {
+                *flags &= !TCP_CWR;
+            }
+            16
+        }
+        GsoKind::Udp => {
+            transport.get_mut(4..6)?.copy_from_slice(&length.to_be_bytes());
+            6
+        }
+    };
+    transport.get_mut(at..at + 2)?.fill(0);
+    let sum = transport_sum(ip, view, length, transport, body);
+    let sum = if kind == GsoKind::Udp && sum == 0 { 0xffff } else { sum };
+    transport.get_mut(at..at + 2)?.copy_from_slice(&sum.to_be_bytes());
+    Some(())
+}
+
+/// The checksum of pseudo-header, transport header (with a zero checksum field) and payload.
+fn transport_sum(ip: &[u8], view: &IpView, length: u16, transport: &[u8], body: &[u8]) -> u16 {
+    let addresses = match view.source {
+        IpAddr::V4(_) => ip.get(12..20),
+        IpAddr::V6(_) => ip.get(8..40),
+    };
+    let pseudo = [0, view.protocol];
+    let parts = [addresses.unwrap_or_default(), &pseudo, &length.to_be_bytes(), transport, body];
+    checksum::of(&parts)
+}
+
+/// Completes a partial checksum: the field holds the pseudo-header's sum, and the sum over
+/// everything from `start` on replaces it.
+pub(crate) fn complete_checksum(octets: &mut [u8], start: u16, offset: u16, udp: bool) -> bool {
+    let start = usize::from(start);
+    let at = start + usize::from(offset);
+    let Some(covered) = octets.get(start..) else { return false };
+    let sum = checksum::of(&[covered]);
+    let sum = if udp && sum == 0 { 0xffff } else { sum };
+    match octets.get_mut(at..at + 2) {
+        Some(field) => {
+            field.copy_from_slice(&sum.to_be_bytes());
+            true
+        }
+        None => false,
+    }
+}

@@ -1,0 +1,544 @@
+//! Two data planes face to face: what one seals the other opens, and nothing else.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dataplane::{
+    Counters, DataEvent, DropReason, IcmpSource, Inbound, InboundCommand, Limit, Outbound,
+    OutboundCommand, Route, RouteTarget,
+};
+use packet::{DatagramBatch, Gso, GsoKind, InnerBatch, InnerPacket, IpView, WireBatch, checksum};
+use proptest::prelude::*;
+use sa::{EspSuite, InboundSa, Lifetime, OutboundSa, Path, Secret, SelectorSet, Spi, TunnelId};
+
+const TUNNEL: TunnelId = TunnelId(7);
+const SPI: Spi = Spi(0xc0ff_ee01);
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn everything() -> SelectorSet {
+    SelectorSet::nets(&["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()])
+}
+
+struct Pair {
+    out: Outbound,
+    inn: Inbound,
+    out_counters: Arc<Counters>,
+    in_counters: Arc<Counters>,
+    now: Instant,
+    peer: SocketAddr,
+}
+
+impl Pair {
+    fn new(suite: EspSuite, esn: bool) -> Self {
+        Self::with(
+            suite,
+            esn,
+            everything(),
+            everything(),
+            Lifetime { time: Duration::from_secs(3600), bytes: None, packets: None },
+        )
+    }
+
+    fn with(
+        suite: EspSuite,
+        esn: bool,
+        local: SelectorSet,
+        remote: SelectorSet,
+        lifetime: Lifetime,
+    ) -> Self {
+        let encryption = Secret::new((0..suite.encryption_keymat_len()).map(|i| i as u8).collect());
+        let integrity = Secret::new(vec![3; suite.integrity_keymat_len()]);
+        let path = Path { local: address("192.0.2.1:4500"), remote: address("192.0.2.2:4500") };
+        let (out_counters, in_counters) = (Arc::<Counters>::default(), Arc::<Counters>::default());
+        let mut out = Outbound::new(Arc::clone(&out_counters), IcmpSource::default());
+        let mut inn = Inbound::new(Arc::clone(&in_counters));
+        out.apply(OutboundCommand::SetRoutes(vec![
+            Route { prefix: "10.2.0.0/16".parse().unwrap(), target: RouteTarget::Tunnel(TUNNEL) },
+            Route { prefix: "fd02::/16".parse().unwrap(), target: RouteTarget::Tunnel(TUNNEL) },
+            Route { prefix: "10.2.66.0/24".parse().unwrap(), target: RouteTarget::Drop },
+        ]));
+        out.apply(OutboundCommand::Install(Box::new(OutboundSa {
+            tunnel: TUNNEL,
+            spi: SPI,
+            suite,
+            esn,
+            encryption: encryption.clone(),
+            integrity: integrity.clone(),
+            local_selectors: local.clone(),
+            remote_selectors: remote.clone(),
+            path,
+            lifetime,
+        })));
+        inn.apply(InboundCommand::Install(Box::new(InboundSa {
+            tunnel: TUNNEL,
+            spi: SPI,
+            suite,
+            esn,
+            encryption,
+            integrity,
+            replay_window: 1024,
+            remote_selectors: local,
+            local_selectors: remote,
+            lifetime,
+        })));
+        let peer = address("192.0.2.1:4500");
+        Self { out, inn, out_counters, in_counters, now: Instant::now(), peer }
+    }
+
+    fn seal(&mut self, inner: &InnerBatch) -> (WireBatch, InnerBatch) {
+        let (mut wire, mut back) = (WireBatch::default(), InnerBatch::default());
+        self.out.seal(inner, self.now, &mut wire, &mut back);
+        (wire, back)
+    }
+
+    fn open(&mut self, datagrams: &DatagramBatch) -> Vec<Vec<u8>> {
+        let (mut inner, mut slow) = (InnerBatch::default(), DatagramBatch::default());
+        self.inn.open(datagrams, self.now, &mut inner, &mut slow);
+        inner.packets.iter().map(|p| inner.octets(p).to_vec()).collect()
+    }
+
+    /// The datagrams of `wire` as the receiver's socket gives them with `UDP_GRO`.
+    fn arrive(&self, wire: &WireBatch) -> DatagramBatch {
+        let mut batch = DatagramBatch::default();
+        for run in &wire.runs {
+            let start = batch.bytes.len();
+            batch.bytes.extend_from_slice(&wire.bytes[run.range.clone()]);
+            batch.datagrams.push(packet::Datagram {
+                local: run.remote,
+                remote: self.peer,
+                range: start..batch.bytes.len(),
+                segment: run.segment,
+                tos: run.tos,
+            });
+        }
+        batch
+    }
+
+    fn dropped(&self) -> Vec<(&'static str, u64)> {
+        DropReason::ALL
+            .iter()
+            .map(|r| (r.name(), self.in_counters.dropped(*r) + self.out_counters.dropped(*r)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+
+    fn events(&mut self) -> Vec<DataEvent> {
+        let mut events = Vec::new();
+        while let Some(event) = self.inn.poll_event().or_else(|| self.out.poll_event()) {
+            events.push(event);
+        }
+        events
+    }
+}
+
+fn v4(protocol: u8, tos: u8, flags: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(20 + payload.len()).unwrap();
+    let mut p = vec![0x45, tos];
+    p.extend_from_slice(&length.to_be_bytes());
+    p.extend_from_slice(&[0x12, 0x34]);
+    p.extend_from_slice(&flags.to_be_bytes());
+    p.extend_from_slice(&[64, protocol, 0, 0, 10, 1, 0, 1, 10, 2, 0, 1]);
+    let sum = checksum::of(&[&p]).to_be_bytes();
+    p[10..12].copy_from_slice(&sum);
+    p.extend_from_slice(payload);
+    p
+}
+
+fn v6(protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut p = vec![0x60, 0, 0, 0];
+    p.extend_from_slice(&u16::try_from(payload.len()).unwrap().to_be_bytes());
+    p.extend_from_slice(&[protocol, 64]);
+    for prefix in [[0xfd, 0x01], [0xfd, 0x02]] {
+        p.extend_from_slice(&prefix);
+        p.extend_from_slice(&[0; 14]);
+    }
+    p.extend_from_slice(payload);
+    p
+}
+
+fn udp(payload: &[u8]) -> Vec<u8> {
+    let mut p = vec![0x10, 0, 0x20, 0];
+    p.extend_from_slice(&u16::try_from(8 + payload.len()).unwrap().to_be_bytes());
+    p.extend_from_slice(&[0, 0]);
+    p.extend_from_slice(payload);
+    p
+}
+
+fn batch(packets: &[Vec<u8>]) -> InnerBatch {
+    let mut batch = InnerBatch::default();
+    packets.iter().for_each(|p| batch.push(p));
+    batch
+}
+
+fn gcm() -> EspSuite {
+    EspSuite::AesGcm16(sa::Bits::B256)
+}
+
+#[test]
+fn every_suite_with_and_without_esn_carries_ipv4_and_ipv6_of_every_length() {
+    for suite in EspSuite::ALL {
+        for esn in [false, true] {
+            let mut pair = Pair::new(suite, esn);
+            for length in (0..100).chain([1000, 1300, 1340]) {
+                let payload = udp(&vec![length as u8; length]);
+                let packets = [v4(17, 0, 0x4000, &payload), v6(17, &payload)];
+                let (wire, _) = pair.seal(&batch(&packets));
+                assert!(wire.runs.iter().all(|run| run.range.len() <= 1472));
+                let arrived = pair.arrive(&wire);
+                assert_eq!(pair.open(&arrived), packets, "{suite} esn {esn} length {length}");
+            }
+            assert_eq!(pair.dropped(), []);
+            assert_eq!(pair.in_counters.tunnel(TUNNEL).packets(), 2 * 103);
+            assert_eq!(
+                pair.in_counters.tunnel(TUNNEL).bytes(),
+                pair.out_counters.tunnel(TUNNEL).bytes()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_inner_octets_are_nowhere_in_the_datagrams() {
+    for suite in EspSuite::ALL {
+        let mut pair = Pair::new(suite, false);
+        let marker = b"in clear on the wire";
+        let (wire, _) = pair.seal(&batch(&[v4(17, 0, 0, &udp(marker))]));
+        assert!(!wire.bytes.windows(marker.len()).any(|w| w == marker), "{suite}");
+    }
+}
+
+#[test]
+fn equal_packets_share_a_run_and_a_shorter_one_ends_it() {
+    let mut pair = Pair::new(gcm(), true);
+    let long = v4(17, 0, 0, &udp(&[1; 1000]));
+    let short = v4(17, 0, 0, &udp(&[1; 500]));
+    let packets = [long.clone(), long.clone(), short.clone(), short, long];
+    let (wire, _) = pair.seal(&batch(&packets));
+    let sizes: Vec<usize> = wire.runs.iter().map(|r| r.range.len().div_ceil(r.segment)).collect();
+    assert_eq!(sizes, [3, 1, 1]);
+    let many = vec![v4(17, 0, 0, &udp(&[1; 100])); 150];
+    let (wire, _) = pair.seal(&batch(&many));
+    let sizes: Vec<usize> = wire.runs.iter().map(|r| r.range.len() / r.segment).collect();
+    assert_eq!(sizes, [64, 64, 22]);
+    let arrived = pair.arrive(&wire);
+    assert_eq!(pair.open(&arrived), many);
+}
+
+#[test]
+fn a_replayed_packet_is_counted_even_within_one_batch() {
+    let mut pair = Pair::new(gcm(), true);
+    let packet = v4(17, 0, 0, &udp(b"once"));
+    let (wire, _) = pair.seal(&batch(std::slice::from_ref(&packet)));
+    let mut twice = pair.arrive(&wire);
+    let copy = twice.bytes.clone();
+    twice.push(address("192.0.2.2:4500"), pair.peer, 0, &copy);
+    assert_eq!(pair.open(&twice), [packet]);
+    assert_eq!(pair.open(&twice), Vec::<Vec<u8>>::new());
+    assert_eq!(pair.dropped(), [("replayed", 3)]);
+}
+
+#[test]
+fn one_bad_packet_never_ends_a_batch() {
+    for suite in EspSuite::ALL {
+        let mut pair = Pair::new(suite, true);
+        let packets: Vec<_> = (0..5_u8).map(|i| v4(17, 0, 0, &udp(&[i; 64]))).collect();
+        let (wire, _) = pair.seal(&batch(&packets));
+        let mut arrived = pair.arrive(&wire);
+        let segment = arrived.datagrams[0].segment;
+        arrived.bytes[2 * segment + 30] ^= 1;
+        let good: Vec<_> =
+            packets.iter().enumerate().filter(|(i, _)| *i != 2).map(|(_, p)| p.clone()).collect();
+        assert_eq!(pair.open(&arrived), good, "{suite}");
+        assert_eq!(pair.dropped(), [("icv_mismatch", 1)], "{suite}");
+    }
+}
+
+#[test]
+fn a_packet_outside_the_selectors_leaves_neither_side() {
+    let net = |s: &str| SelectorSet::nets(&[s.parse().unwrap()]);
+    let lifetime = Lifetime { time: Duration::from_secs(60), bytes: None, packets: None };
+    let mut pair = Pair::with(gcm(), false, net("10.1.0.0/24"), net("10.2.0.0/24"), lifetime);
+    let inside = v4(17, 0, 0, &udp(b"inside"));
+    let mut outside = inside.clone();
+    outside[15] = 99;
+    outside[14] = 9;
+    let (wire, _) = pair.seal(&batch(&[inside.clone(), outside.clone()]));
+    let arrived = pair.arrive(&wire);
+    assert_eq!(pair.open(&arrived), [inside]);
+    assert_eq!(pair.dropped(), [("outbound_selector", 1)]);
+    // A peer that sends it all the same: its own selectors are wider than ours for it.
+    let mut wide = Pair::new(gcm(), false);
+    let (wire, _) = wide.seal(&batch(&[v4(17, 0, 0, &udp(b"first")), outside]));
+    let mut strict = Pair::with(gcm(), false, net("10.1.0.0/24"), net("10.2.0.0/24"), lifetime);
+    let arrived = strict.arrive(&wire);
+    assert_eq!(strict.open(&arrived).len(), 1);
+    assert_eq!(strict.dropped(), [("inbound_selector", 1)]);
+}
+
+#[test]
+fn without_a_route_or_an_sa_nothing_leaves() {
+    let mut pair = Pair::new(gcm(), false);
+    let mut stranger = v4(17, 0, 0, &udp(b"x"));
+    stranger[16] = 11;
+    let mut refused = v4(17, 0, 0, &udp(b"x"));
+    refused[18] = 66;
+    let (wire, _) = pair.seal(&batch(&[stranger, refused, vec![0x45, 0], vec![]]));
+    assert!(wire.runs.is_empty() && wire.bytes.is_empty());
+    pair.out.apply(OutboundCommand::Remove { tunnel: TUNNEL, spi: Spi(1) });
+    let packet = v4(17, 0, 0, &udp(b"x"));
+    assert_eq!(pair.seal(&batch(std::slice::from_ref(&packet))).0.runs.len(), 1);
+    pair.out.apply(OutboundCommand::Remove { tunnel: TUNNEL, spi: SPI });
+    assert!(pair.seal(&batch(&[packet])).0.runs.is_empty());
+    assert_eq!(pair.dropped(), [("inner_malformed", 2), ("no_route", 2), ("no_sa", 1)]);
+}
+
+#[test]
+fn a_packet_over_the_mtu_is_answered_or_fragmented() {
+    let mut pair = Pair::new(gcm(), false);
+    let fits = v4(17, 0, 0x4000, &udp(&[1; 1438 - 28]));
+    let over = v4(17, 0, 0x4000, &udp(&[1; 1438 - 27]));
+    let loose = v4(17, 0, 0, &udp(&[1; 2000]));
+    let six = v6(17, &udp(&[1; 1438 - 47]));
+    let (wire, back) = pair.seal(&batch(&[fits.clone(), over.clone(), loose, six]));
+    let arrived = pair.arrive(&wire);
+    let opened = pair.open(&arrived);
+    assert_eq!(opened.len(), 3);
+    assert_eq!(opened[0], fits);
+    assert!(opened[1..].iter().all(|p| p.len() <= 1438 && IpView::parse(p).unwrap().fragment));
+    assert_eq!(pair.dropped(), [("too_big", 2)]);
+    let errors: Vec<&[u8]> = back.packets.iter().map(|p| back.octets(p)).collect();
+    let view = IpView::parse(errors[0]).unwrap();
+    assert_eq!(view.destination, "10.1.0.1".parse::<IpAddr>().unwrap());
+    assert_eq!(errors[0][view.upper..view.upper + 2], [3, 4]);
+    assert_eq!(errors[0][view.upper + 6..view.upper + 8], 1438_u16.to_be_bytes());
+    assert_eq!(checksum::of(&[&errors[0][view.upper..]]), 0);
+    assert_eq!(errors[0][view.upper + 8..], over[..548]);
+    let view = IpView::parse(errors[1]).unwrap();
+    assert_eq!(errors[1][view.upper], 2);
+    assert_eq!(errors[1][view.upper + 4..view.upper + 8], 1438_u32.to_be_bytes());
+    // An ICMP error over the MTU is dropped in silence: no errors about errors.
+    let (_, back) = pair.seal(&batch(&[v4(1, 0, 0x4000, &[3; 1500])]));
+    assert!(back.packets.is_empty());
+}
+
+#[test]
+fn the_peer_s_new_address_is_taken_from_newer_authenticated_packets_only() {
+    let mut pair = Pair::new(gcm(), true);
+    let packet = v4(17, 0, 0, &udp(b"x"));
+    let mut sealed = Vec::new();
+    for _ in 0..3 {
+        let (wire, _) = pair.seal(&batch(std::slice::from_ref(&packet)));
+        sealed.push(wire);
+    }
+    let at = |peer: &str, pair: &mut Pair, index: usize, flip: bool| {
+        pair.peer = address(peer);
+        let mut arrived = pair.arrive(&sealed[index]);
+        if flip {
+            *arrived.bytes.last_mut().unwrap() ^= 1;
+        }
+        pair.open(&arrived);
+        pair.events()
+    };
+    let path = |peer: &str| Path { local: address("192.0.2.2:4500"), remote: address(peer) };
+    let observed = |peer| DataEvent::PathObserved { tunnel: TUNNEL, spi: SPI, path: path(peer) };
+    assert_eq!(
+        at("192.0.2.1:4500", &mut pair, 1, false),
+        [DataEvent::FirstPacket { tunnel: TUNNEL, spi: SPI }, observed("192.0.2.1:4500")]
+    );
+    assert_eq!(at("198.51.100.9:1", &mut pair, 2, true), []);
+    assert_eq!(at("198.51.100.9:1", &mut pair, 0, false), []);
+    assert_eq!(at("198.51.100.9:2", &mut pair, 2, false), [observed("198.51.100.9:2")]);
+}
+
+#[test]
+fn soft_limits_are_told_once() {
+    let lifetime =
+        Lifetime { time: Duration::from_secs(60), bytes: Some(1000), packets: Some(1000) };
+    let mut pair = Pair::with(gcm(), true, everything(), everything(), lifetime);
+    for _ in 0..20 {
+        let (wire, _) = pair.seal(&batch(&[v4(17, 0, 0, &udp(&[0; 100]))]));
+        let arrived = pair.arrive(&wire);
+        pair.open(&arrived);
+    }
+    let limits: Vec<_> =
+        pair.events().into_iter().filter(|e| matches!(e, DataEvent::SoftLimit { .. })).collect();
+    let expected = DataEvent::SoftLimit { tunnel: TUNNEL, spi: SPI, limit: Limit::Bytes };
+    assert_eq!(limits, [expected, expected]);
+}
+
+#[test]
+fn ecn_marks_of_the_way_reach_the_inner_packet() {
+    let mut pair = Pair::new(gcm(), true);
+    for (inner, expected) in [(0xb8 | 2, Some(0xb8 | 3)), (0xb8, None)] {
+        let (wire, _) = pair.seal(&batch(&[v4(17, inner, 0, &udp(b"x"))]));
+        assert_eq!(wire.runs[0].tos, inner);
+        let mut arrived = pair.arrive(&wire);
+        arrived.datagrams[0].tos |= 3;
+        let opened = pair.open(&arrived);
+        assert_eq!(opened.first().map(|p| p[1]), expected);
+        assert!(opened.iter().all(|p| checksum::of(&[&p[..20]]) == 0));
+    }
+    assert_eq!(pair.dropped(), [("ecn_drop", 1)]);
+}
+
+fn transport_sum(p: &[u8]) -> u16 {
+    let view = IpView::parse(p).unwrap();
+    let addresses = if view.source.is_ipv4() { &p[12..20] } else { &p[8..40] };
+    let upper = &p[view.upper..view.length];
+    let length = u16::try_from(upper.len()).unwrap().to_be_bytes();
+    checksum::of(&[addresses, &[0, view.protocol], &length, upper])
+}
+
+#[test]
+fn a_super_packet_arrives_as_the_segments_that_the_kernel_would_have_made() {
+    for ipv6 in [false, true] {
+        for kind in [GsoKind::Tcp, GsoKind::Udp] {
+            let data: Vec<u8> = (0..10_000_u32).map(|i| ((i * 31) >> 3) as u8).collect();
+            let transport = match kind {
+                GsoKind::Tcp => {
+                    let mut t = vec![
+                        0x10, 0, 0x20, 0, 0xff, 0xff, 0xff, 0, 0, 0, 0, 1, 0x50, 0x19, 1, 0, 0, 0,
+                        0, 0,
+                    ];
+                    t.extend_from_slice(&data);
+                    t
+                }
+                GsoKind::Udp => udp(&data),
+            };
+            let protocol = if kind == GsoKind::Tcp { 6 } else { 17 };
+            let whole =
+                if ipv6 { v6(protocol, &transport) } else { v4(protocol, 0, 0x4000, &transport) };
+            let mut inner = batch(&[vec![0x45; 3], whole.clone()]);
+            let start = if ipv6 { 40 } else { 20 };
+            let offset = if kind == GsoKind::Tcp { 16 } else { 6 };
+            inner.packets[1] = InnerPacket {
+                range: inner.packets[1].range.clone(),
+                gso: Some(Gso { kind, segment: 1300 }),
+                checksum: Some((start, offset)),
+            };
+            let mut pair = Pair::new(gcm(), true);
+            let (wire, _) = pair.seal(&inner);
+            assert_eq!(wire.runs.len(), 1, "all segments are one send");
+            let arrived = pair.arrive(&wire);
+            let opened = pair.open(&arrived);
+            assert_eq!(opened.len(), 8);
+            let mut joined = Vec::new();
+            for (i, p) in opened.iter().enumerate() {
+                assert_eq!(transport_sum(p), 0, "segment {i}");
+                let view = IpView::parse(p).unwrap();
+                let header = if kind == GsoKind::Tcp { 20 } else { 8 };
+                if kind == GsoKind::Tcp {
+                    let sequence =
+                        u32::from_be_bytes(p[view.upper + 4..view.upper + 8].try_into().unwrap());
+                    assert_eq!(sequence, 0xffff_ff00_u32.wrapping_add(1300 * i as u32));
+                    let flags = if i == 7 { 0x19 } else { 0x10 };
+                    assert_eq!(p[view.upper + 13], flags);
+                }
+                if !ipv6 {
+                    assert_eq!(checksum::of(&[&p[..20]]), 0);
+                    assert_eq!(u16::from_be_bytes([p[4], p[5]]), 0x1234 + i as u16);
+                }
+                joined.extend_from_slice(&p[view.upper + header..]);
+            }
+            assert_eq!(joined, data);
+            assert_eq!(pair.dropped(), [("inner_malformed", 1)]);
+        }
+    }
+}
+
+#[test]
+fn a_partial_checksum_is_completed() {
+    let mut packet = v4(17, 0, 0, &udp(b"checksum offload"));
+    let length = u16::try_from(packet.len() - 20).unwrap().to_be_bytes();
+    let pseudo = !checksum::of(&[&packet[12..20], &[0, 17], &length]);
+    packet[26..28].copy_from_slice(&pseudo.to_be_bytes());
+    let mut inner = batch(&[packet]);
+    inner.packets[0].checksum = Some((20, 6));
+    let mut pair = Pair::new(gcm(), true);
+    let (wire, _) = pair.seal(&inner);
+    let arrived = pair.arrive(&wire);
+    assert_eq!(transport_sum(&pair.open(&arrived)[0]), 0);
+}
+
+#[test]
+fn ike_keepalives_and_foreign_datagrams_take_their_ways() {
+    let mut pair = Pair::new(gcm(), true);
+    let mut arrived = DatagramBatch::default();
+    let (local, remote) = (address("192.0.2.2:4500"), address("198.51.100.1:500"));
+    let mut wireguard = vec![1, 0, 0, 0];
+    wireguard.resize(148, 0);
+    for octets in
+        [&[0, 0, 0, 0, 9, 9][..], &[0xff], &[], &[1, 2], &wireguard, &[0xaa; 60], &[0xaa; 7]]
+    {
+        arrived.push(local, remote, 0, octets);
+    }
+    let (mut inner, mut slow) = (InnerBatch::default(), DatagramBatch::default());
+    pair.inn.open(&arrived, pair.now, &mut inner, &mut slow);
+    assert!(inner.packets.is_empty());
+    assert_eq!(slow.datagrams.len(), 1);
+    assert_eq!(slow.bytes, [9, 9]);
+    assert_eq!(pair.in_counters.keepalives(), 1);
+    assert_eq!(
+        pair.dropped(),
+        [("runt", 1), ("wireguard_unconfigured", 1), ("esp_malformed", 1), ("unknown_spi", 1)]
+    );
+    assert!(matches!(pair.events()[..], [DataEvent::UnknownSpi { spi: Spi(0xaaaa_aaaa), .. }]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn no_truncation_flip_or_garbage_panics_or_is_delivered(
+        suite in prop::sample::select(EspSuite::ALL.to_vec()),
+        esn in any::<bool>(),
+        length in 0..300_usize,
+        cut in any::<prop::sample::Index>(),
+        flip in any::<prop::sample::Index>(),
+        garbage in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let mut pair = Pair::new(suite, esn);
+        let packet = v4(17, 0, 0, &udp(&vec![1; length]));
+        let (wire, _) = pair.seal(&batch(std::slice::from_ref(&packet)));
+        let local = address("192.0.2.2:4500");
+        let mut arrived = DatagramBatch::default();
+        arrived.push(local, pair.peer, 0, &wire.bytes[..cut.index(wire.bytes.len())]);
+        let mut flipped = wire.bytes.clone();
+        let bit = flip.index(flipped.len() * 8);
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        arrived.push(local, pair.peer, 0, &flipped);
+        arrived.push(local, pair.peer, 0, &garbage);
+        let mut spoofed = SPI.to_be_bytes().to_vec();
+        spoofed.extend_from_slice(&garbage);
+        arrived.push(local, pair.peer, 0, &spoofed);
+        prop_assert_eq!(pair.open(&arrived), Vec::<Vec<u8>>::new());
+        let genuine = pair.arrive(&wire);
+        prop_assert_eq!(pair.open(&genuine), vec![packet]);
+    }
+
+    #[test]
+    fn inner_garbage_never_panics(
+        first in 0..=255_u8,
+        octets in proptest::collection::vec(any::<u8>(), 0..200),
+        segment in any::<u16>(),
+        checksum in proptest::option::of(any::<(u16, u16)>()),
+        tcp in any::<bool>(),
+    ) {
+        let mut pair = Pair::new(gcm(), true);
+        let mut packet = v4(if tcp { 6 } else { 17 }, 0, 0, &octets);
+        packet[0] = first;
+        let mut inner = batch(&[packet]);
+        let kind = if tcp { GsoKind::Tcp } else { GsoKind::Udp };
+        let plain = InnerPacket { checksum, ..inner.packets[0].clone() };
+        inner.packets.push(plain);
+        inner.packets.push(InnerPacket { gso: Some(Gso { kind, segment }), ..inner.packets[0].clone() });
+        let (wire, _) = pair.seal(&inner);
+        let arrived = pair.arrive(&wire);
+        pair.open(&arrived);
+    }
+}
