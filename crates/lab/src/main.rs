@@ -43,6 +43,12 @@ enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = 300)]
         timeout: u64,
     },
+    /// List the scenarios of a folder and what they are about
+    List {
+        /// The folder
+        #[arg(default_value = "config/lab")]
+        folder: PathBuf,
+    },
     /// Check a scenario without building it
     Check {
         /// The scenario
@@ -73,6 +79,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::List { folder } => list(&folder),
         Command::Up { scenario, keep, json, bin_dir, timeout } => {
             let Some(parsed) = load(&scenario) else { return Ok(ExitCode::from(2)) };
             // Before any thread starts: the kernel moves only single threads into a user namespace.
@@ -102,6 +109,21 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 /// None when it was refused, which was said.
 fn load(path: &Path) -> Option<Scenario> {
     Scenario::load(path).inspect_err(|error| eprintln!("vgw-lab: {error}")).ok()
+}
+
+fn list(folder: &Path) -> anyhow::Result<ExitCode> {
+    let entries = std::fs::read_dir(folder).map_err(LabError::io(folder.display().to_string()))?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == "toml"));
+    paths.sort();
+    let scenarios: Vec<_> = paths.iter().map(|path| (path, load(path))).collect();
+    for (path, scenario) in
+        scenarios.iter().filter_map(|(path, scenario)| Some((path, scenario.as_ref()?)))
+    {
+        println!("{:<32} {}", path.display(), scenario.description);
+    }
+    let refused = scenarios.iter().any(|(_, scenario)| scenario.is_none());
+    Ok(if refused { ExitCode::from(2) } else { ExitCode::SUCCESS })
 }
 
 fn own_folder() -> anyhow::Result<PathBuf> {

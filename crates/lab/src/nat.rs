@@ -1,7 +1,7 @@
 //! Network address translation by nftables.
 
 use crate::error::Result;
-use crate::topology::End;
+use crate::topology::{End, route};
 use std::net::IpAddr;
 
 fn family(address: IpAddr) -> &'static str {
@@ -41,7 +41,11 @@ pub fn forward_ports(
     ))
 }
 
-/// Forgets all translations, as a NAT does that restarts. `lab` tables are rebuilt by the caller.
-pub fn forget(outside: End<'_>) -> Result<()> {
-    outside.host.nft("flush ruleset\n")
+/// Forgets all translations made by [`masquerade`], as a NAT does that restarts: the kernel drops
+/// those of an interface that goes down. `next_hop` is where the NAT's default route leads.
+pub fn forget(outside: End<'_>, next_hop: IpAddr) -> Result<()> {
+    let interface = outside.interface;
+    outside.host.sysctl(&format!("net/ipv6/conf/{interface}/keep_addr_on_down"), "1")?;
+    outside.host.ip(&format!("link set {interface} down\nlink set {interface} up"))?;
+    route(outside.host, "default", next_hop)
 }

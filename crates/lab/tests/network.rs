@@ -138,6 +138,25 @@ fn a_source_nat_shows_its_own_address_and_lets_nobody_in() {
 }
 
 #[test]
+fn a_nat_that_restarts_gives_the_same_flow_another_port() {
+    let line = line(1500, &Impairment::default());
+    nat::masquerade(end(&line.router, "east"), ip("192.0.2.2")).unwrap();
+    let server = line.right.run(|| UdpSocket::bind("198.51.100.2:4500")).unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let client = line.left.run(|| UdpSocket::bind("192.0.2.2:4500")).unwrap();
+    let port = || {
+        client.send_to(b"hello", "198.51.100.2:4500").unwrap();
+        server.recv_from(&mut [0; 16]).unwrap().1.port()
+    };
+    let first = port();
+    assert_eq!(port(), first);
+    nat::forget(end(&line.router, "east"), ip("198.51.100.2")).unwrap();
+    // The kernel cleans up in the background.
+    std::thread::sleep(Duration::from_millis(200));
+    assert_ne!(port(), first);
+}
+
+#[test]
 fn forwarded_ports_reach_the_host_behind_the_nat_and_other_ports_do_not() {
     let line = line(1500, &Impairment::default());
     let public = ip("198.51.100.1");

@@ -5,8 +5,13 @@
 use lab::layout::Layout;
 use lab::scenario::Scenario;
 use lab::settings;
+use lab::steps::both_ways;
+use lab::traffic::ping::{self, Plan};
+use lab::world::World;
 use std::collections::BTreeSet;
+use std::net::UdpSocket;
 use std::path::Path;
+use std::time::Duration;
 
 fn shipped() -> Vec<(String, Scenario)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/lab");
@@ -84,5 +89,54 @@ fn no_two_interfaces_of_a_scenario_share_an_address() {
         }
         let different: BTreeSet<_> = all.iter().collect();
         assert_eq!(different.len(), all.len(), "{name}: {all:?}");
+    }
+}
+
+/// Builds each one; needs root. The hosts' second addresses reach each other past any tunnel, their
+/// first ones do not, and the customer gateway reaches both outside addresses on UDP 4500.
+#[test]
+fn every_shipped_scenario_builds_and_routes_what_it_should_without_a_vpn() {
+    for (name, scenario) in shipped() {
+        let layout = Layout::new(&scenario);
+        let world =
+            World::build(&scenario, &layout).unwrap_or_else(|error| panic!("{name}: {error}"));
+        for (site, addresses) in world.sites.iter().zip(&layout.sites) {
+            for way in both_ways(&site.hosts[0], &world.vpc.hosts[0]) {
+                let plain = way.plain();
+                let plan =
+                    Plan { source: Some(plain.source), count: Some(5), ..Plan::new(plain.target) };
+                assert!(
+                    ping::run(&way.from.host, plan).unwrap().received > 0,
+                    "{name}: {}",
+                    way.name
+                );
+                let patience = Duration::from_millis(50);
+                let plan = Plan {
+                    source: Some(way.source),
+                    count: Some(2),
+                    patience,
+                    ..Plan::new(way.target)
+                };
+                assert_eq!(
+                    ping::run(&way.from.host, plan).unwrap().received,
+                    0,
+                    "{name}: {}",
+                    way.name
+                );
+            }
+            for (outside, own) in layout.outside.into_iter().zip(layout.vgw) {
+                let server = world.vpc.gateway.run(move || UdpSocket::bind((own, 4500))).unwrap();
+                server.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+                let cgw = addresses.cgw;
+                let client = site.gateway.run(move || UdpSocket::bind((cgw, 4500))).unwrap();
+                // The line may lose some.
+                let arrived = (0..5).find_map(|_| {
+                    client.send_to(b"hello", (outside, 4500)).unwrap();
+                    server.recv_from(&mut [0; 16]).ok()
+                });
+                let from = arrived.unwrap_or_else(|| panic!("{name}: {outside} is not reached")).1;
+                assert_eq!(from.ip(), addresses.public, "{name}");
+            }
+        }
     }
 }
