@@ -1,7 +1,7 @@
 //! What the lab is doing, on standard error: a spinner on a terminal, lines elsewhere.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// Progress of a run.
@@ -29,9 +29,23 @@ impl Progress {
     pub fn say(&self, message: impl AsRef<str>) {
         match &self.bar {
             Some(bar) => bar.set_message(message.as_ref().to_owned()),
-            None => {
-                eprintln!("[{:6.1} s] {}", self.start.elapsed().as_secs_f64(), message.as_ref())
-            }
+            None => self.print(&format!(
+                "[{:6.1} s] {}",
+                self.start.elapsed().as_secs_f64(),
+                message.as_ref()
+            )),
+        }
+    }
+
+    /// Prints a line that stays.
+    pub fn print(&self, line: &str) {
+        let print = || {
+            // Nobody may be reading any more; the lab still has to clean up.
+            let _ = writeln!(std::io::stderr(), "{line}");
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::daemon::{Daemon, Kind};
 use crate::error::{LabError, Result};
 use crate::layout::Layout;
+use crate::netns::Host;
 use crate::privilege::Privilege;
 use crate::progress::Progress;
 use crate::report::{Report, Verdict};
@@ -11,6 +12,7 @@ use crate::settings;
 use crate::steps::{Run, Wan, connect};
 use crate::stop::Stop;
 use crate::world::World;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -82,8 +84,9 @@ fn run(
     let mut run =
         Run { scenario, layout: &layout, world: &world, vgw, agents, wan, report, progress, stop };
     let steps = all_steps(&mut run, options.keep);
+    // Whoever interrupts knows why.
     let failed = steps.is_err() || run.report.rows.iter().any(|row| !row.passed);
-    if failed {
+    if failed && !stop.is_set() {
         progress.done();
         explain(&run);
     }
@@ -119,13 +122,13 @@ fn explain(run: &Run<'_>) {
         let (host, name) = (daemon.host().name(), daemon.kind().name());
         if let Ok(status) = daemon.status() {
             for tunnel in &status.tunnels {
-                eprintln!("{host}: {name}: {}", tunnel.line());
+                run.progress.print(&format!("{host}: {name}: {}", tunnel.line()));
             }
         }
         let lines = daemon.last_lines(LOG_LINES);
-        eprintln!("--- {host}: the last {} lines of {name}", lines.len());
+        run.progress.print(&format!("--- {host}: the last {} lines of {name}", lines.len()));
         for line in lines {
-            eprintln!("{line}");
+            run.progress.print(&line);
         }
     }
 }
@@ -133,37 +136,41 @@ fn explain(run: &Run<'_>) {
 /// Prints how to look around, and waits until the user has seen enough.
 fn stay(run: &mut Run<'_>, options: &Options) {
     run.progress.done();
-    println!("{}\n", run.report);
     run.report.shown = true;
+    // Nobody may be reading any more; the lab still has to clean up.
+    let _ = writeln!(std::io::stdout(), "{}\n\n{}", run.report, directions(run, options.privilege));
+    run.stop.wait();
+}
+
+/// How to enter each host, and what to try there.
+fn directions(run: &Run<'_>, privilege: Privilege) -> String {
     // In a user namespace `nsenter` has to enter that one first.
-    let user = match options.privilege {
+    let user = match privilege {
         Privilege::Root => "",
         Privilege::UserNamespace => "--user --preserve-credentials ",
     };
-    let enter = |tid: i32| format!("nsenter --target {tid} {user}--net --mount --uts");
-    println!("The lab stays up. Enter a host (add a command to run only that):");
+    let enter = |host: &Host| format!("nsenter --target {} {user}--net --mount --uts", host.tid());
+    let mut lines =
+        vec!["The lab stays up. Enter a host (add a command to run only that):".to_owned()];
     for host in run.world.network.hosts() {
-        println!("  {:<16} {}", host.name(), enter(host.tid()));
+        lines.push(format!("  {:<16} {}", host.name(), enter(host)));
     }
-    println!("Look at the gateways:");
+    lines.push("Look at the gateways:".into());
     for daemon in std::iter::once(&run.vgw).chain(&run.agents) {
-        println!("  {} {}", enter(daemon.host().tid()), daemon.line(&["status"]).line());
+        lines.push(format!("  {} {}", enter(daemon.host()), daemon.line(&["status"]).line()));
     }
-    println!("Switch a tunnel:");
-    println!(
-        "  {} {}",
-        enter(run.vgw.host().tid()),
-        run.vgw.line(&["tunnel", &run.connection(0), "1", "down"]).line()
-    );
-    println!("Stop with ctrl-c; everything is removed then.");
-    run.stop.wait();
+    lines.push("Switch a tunnel:".into());
+    let switch = run.vgw.line(&["tunnel", &run.connection(0), "1", "down"]).line();
+    lines.push(format!("  {} {switch}", enter(run.vgw.host())));
+    lines.push("Stop with ctrl-c; everything is removed then.".into());
+    lines.join("\n")
 }
 
 /// In order, so that each side tells the other; whatever does not stop dies with its host.
 fn stop_daemons(run: &mut Run<'_>) {
     for daemon in run.agents.iter_mut().chain([&mut run.vgw]) {
         if let Err(error) = daemon.stop() {
-            eprintln!("{error}");
+            run.progress.print(&error.to_string());
         }
     }
 }
