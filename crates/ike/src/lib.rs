@@ -10,17 +10,35 @@
 //! the message that lets the peer use it leaves.
 #![forbid(unsafe_code)]
 
+mod candidates;
+mod child_sa;
+mod collision;
 mod config;
+mod context;
+mod cookie;
 mod counters;
 pub mod crypto;
 mod diagnosis;
+mod endpoint;
+mod established;
 mod event;
+mod exchange;
+mod fragment;
+mod half_open;
+mod ike_sa;
+mod link;
 pub mod message;
+mod nat;
+mod sealed;
 pub mod suite;
+mod timers;
+mod tunnels;
+mod window;
 
 pub use config::{Dpd, EndpointConfig, IkeRng, PeerConfig, Retransmit};
 pub use counters::Counters;
 pub use diagnosis::{Diagnosis, Hint, Subject, Whose};
+pub use endpoint::Endpoint;
 pub use event::{
     ChildInfo, Command, DownReason, Event, IkeInfo, Nat, Timer, Transmit, TransmitPayload,
 };

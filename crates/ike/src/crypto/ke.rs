@@ -1,5 +1,7 @@
 //! Key exchange (RFC 7296 section 1.2; RFC 8031, RFC 5903, RFC 3526).
 
+use std::fmt;
+
 use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey};
 use rand_core::RngCore;
 use sa::Secret;
@@ -113,6 +115,12 @@ impl KeyExchange {
             Private::Modp4096(modp) => modp.agree(peer).ok_or(KeError::InvalidPublic)?,
         };
         Ok(Secret::new(secret))
+    }
+}
+
+impl fmt::Debug for KeyExchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyExchange({})", self.group)
     }
 }
 

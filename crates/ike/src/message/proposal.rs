@@ -1,5 +1,7 @@
 //! The Security Association payload: proposals and transforms (RFC 7296 section 3.3).
 
+use std::collections::BTreeSet;
+
 use super::{ParseError, Reader};
 
 /// Security protocol identifiers (RFC 7296 3.3.1).
@@ -34,7 +36,7 @@ pub struct Transform {
     pub kind: TransformType,
     /// Its id within the type.
     pub id: u16,
-    /// The Key Length attribute in bits.
+    /// The Key Length attribute in bits; 0 where an attribute was not understood.
     pub key_length: Option<u16>,
 }
 
@@ -56,7 +58,19 @@ const MAX_TRANSFORMS: usize = 255;
 /// Key Length attribute in the short form (RFC 7296 3.3.5): AF bit and type 14.
 const KEY_LENGTH: u16 = 0x8000 | 14;
 
+/// Stands for attributes that we do not understand. RFC 7296 3.3.6 makes such a transform
+/// unacceptable: no transform of ours has a key of no bits, so it equals none of them.
+const NOT_UNDERSTOOD: u16 = 0;
+
 impl Proposal {
+    /// Whether no transform type stands here twice, as in the one proposal of an answer
+    /// (RFC 7296 2.7).
+    #[must_use]
+    pub fn is_single(&self) -> bool {
+        let kinds = self.transforms.iter().map(|t| t.kind);
+        kinds.clone().collect::<BTreeSet<_>>().len() == kinds.count()
+    }
+
     /// The ids of `kind`, with their key lengths, in order.
     pub fn of(&self, kind: TransformType) -> impl Iterator<Item = &Transform> {
         self.transforms.iter().filter(move |t| t.kind == kind)
@@ -148,17 +162,17 @@ impl Proposal {
     }
 }
 
-/// Reads transform attributes; only the Key Length means something to us.
+/// Reads transform attributes: the Key Length, once, is the only one that we understand.
 fn parse_attributes(reader: &mut Reader<'_>) -> Result<Option<u16>, ParseError> {
     let mut key_length = None;
     while !reader.is_empty() {
         let kind = reader.u16()?;
         let value = reader.u16()?;
-        if kind == KEY_LENGTH {
-            key_length = Some(value);
-        } else if kind & 0x8000 == 0 {
+        if kind & 0x8000 == 0 {
             reader.take(usize::from(value))?;
         }
+        let understood = kind == KEY_LENGTH && key_length.is_none();
+        key_length = Some(if understood { value } else { NOT_UNDERSTOOD });
     }
     Ok(key_length)
 }

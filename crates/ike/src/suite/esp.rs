@@ -216,3 +216,9 @@ impl fmt::Display for ChosenEsp {
         Ok(())
     }
 }
+
+impl fmt::Display for EspProposals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        super::list(&self.offer(sa::Spi(0), true), f)
+    }
+}

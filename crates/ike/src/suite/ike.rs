@@ -266,3 +266,9 @@ impl fmt::Display for ChosenIke {
         Ok(())
     }
 }
+
+impl fmt::Display for IkeProposals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        super::list(&self.offer(&[]), f)
+    }
+}

@@ -7,7 +7,9 @@ mod ike;
 pub use esp::{ChosenEsp, EspEncryption, EspProposals};
 pub use ike::{ChosenIke, Hash, IkeEncryption, IkeProposals, KeGroup};
 
-use crate::message::{Transform, TransformType};
+use std::fmt;
+
+use crate::message::{Proposal, Transform, TransformType};
 
 pub(crate) fn transform(kind: TransformType, id: u16, key_length: Option<u16>) -> Transform {
     Transform { kind, id, key_length }
@@ -62,4 +64,19 @@ pub(crate) fn names<'a>(transforms: impl Iterator<Item = &'a Transform>) -> Stri
         }
     }
     if seen.is_empty() { "nothing".into() } else { seen.join(", ") }
+}
+
+/// The names of all transforms of some proposals: `A, B / C / D or E / F`, one part a type.
+pub(crate) fn list(proposals: &[Proposal], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let kinds = [1, 3, 2, 4, 5].map(TransformType);
+    for (i, proposal) in proposals.iter().enumerate() {
+        f.write_str(if i == 0 { "" } else { " or " })?;
+        let parts: Vec<String> = kinds
+            .into_iter()
+            .filter(|kind| proposal.of(*kind).next().is_some())
+            .map(|kind| names(proposal.of(kind)))
+            .collect();
+        f.write_str(&parts.join(" / "))?;
+    }
+    Ok(())
 }

@@ -1,0 +1,356 @@
+//! The endpoint: which IKE SA a datagram belongs to, new IKE SAs, and the queues.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use sa::{Path, TunnelId};
+
+use crate::config::{EndpointConfig, IkeRng, PeerConfig};
+use crate::context::Context;
+use crate::cookie::Cookies;
+use crate::counters::Counters;
+use crate::event::{ChildInfo, DownReason, Event, IkeInfo, Timer, Transmit};
+use crate::exchange::ike_sa_init;
+use crate::exchange::ike_sa_init_responder::{self as init, Outcome};
+use crate::half_open::HalfOpen;
+use crate::ike_sa::{IkeSa, Phase};
+use crate::link::emit_plain;
+use crate::message::{
+    ExchangeType, HEADER_LEN, Header, Message, Notify, NotifyType, ParseError, Payload,
+    parse_message,
+};
+
+/// All IKE SAs of one host, both roles. See the crate's page for the loop that drives it.
+pub struct Endpoint {
+    pub(crate) ctx: Context,
+    cookies: Cookies,
+    /// By our SPI.
+    pub(crate) sas: BTreeMap<u64, IkeSa>,
+    half_open: HalfOpen,
+    /// What the two indexes below know of each IKE SA.
+    indexed: BTreeMap<u64, (Option<TunnelId>, Option<(Instant, Timer)>)>,
+    pub(crate) by_tunnel: BTreeMap<TunnelId, BTreeSet<u64>>,
+    deadlines: BTreeSet<(Instant, Timer, u64)>,
+}
+
+impl Endpoint {
+    /// An endpoint without tunnels. `now` is the beginning of its time.
+    #[must_use]
+    pub fn new(config: EndpointConfig, mut rng: Box<dyn IkeRng + Send>, now: Instant) -> Self {
+        let cookies = Cookies::new(&mut *rng);
+        Self {
+            ctx: Context::new(config, rng, now),
+            cookies,
+            sas: BTreeMap::new(),
+            half_open: HalfOpen::default(),
+            indexed: BTreeMap::new(),
+            by_tunnel: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+        }
+    }
+
+    /// Adds a tunnel, or replaces the configuration of the one with the same id. Nothing is sent.
+    pub fn add_peer(&mut self, peer: PeerConfig) {
+        self.ctx.peers.insert(peer.tunnel, Arc::new(peer));
+    }
+
+    /// Deletes the tunnel's SAs at the peer and forgets it.
+    pub fn remove_peer(&mut self, tunnel: TunnelId, now: Instant) {
+        self.ctx.now = now;
+        self.close_tunnel(tunnel, &DownReason::Requested);
+        self.ctx.end_grace(Some(tunnel));
+        self.ctx.peers.remove(&tunnel);
+    }
+
+    /// The next event, oldest first.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.ctx.events.pop_front()
+    }
+
+    /// The next datagram to send, oldest first. All events must have been handled.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.ctx.transmits.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called, and what for.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
+        let first = self.deadlines.first().map(|(at, timer, _)| (*at, *timer));
+        let grace = self.ctx.grace_deadline().map(|at| (at, Timer::Grace));
+        [first, grace].into_iter().flatten().min()
+    }
+
+    /// Totals since the beginning.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.ctx.counters
+    }
+
+    /// IKE SAs that peers began and have not authenticated.
+    #[must_use]
+    pub fn half_open(&self) -> usize {
+        self.half_open.len()
+    }
+
+    /// IKE SAs in every phase, those that are being closed included.
+    #[must_use]
+    pub fn ike_sas(&self) -> usize {
+        self.sas.len()
+    }
+
+    /// The IKE SA that holds the tunnel.
+    #[must_use]
+    pub fn ike_info(&self, tunnel: TunnelId) -> Option<IkeInfo> {
+        let sa = self.sas.get(&self.current(tunnel)?)?;
+        sa.up().map(|up| up.info(&sa.link))
+    }
+
+    /// The Child SA that carries the tunnel.
+    #[must_use]
+    pub fn child_info(&self, tunnel: TunnelId) -> Option<ChildInfo> {
+        self.sas.get(&self.current(tunnel)?)?.up()?.child_info()
+    }
+
+    /// Takes one datagram, without non-ESP marker.
+    pub fn handle_datagram(&mut self, path: Path, datagram: &[u8], now: Instant) {
+        self.ctx.now = now;
+        self.ctx.counters.received += 1;
+        let message = match parse_message(datagram) {
+            Ok(message) => message,
+            Err(error) => return self.handle_unparsed(path, datagram, error),
+        };
+        let header = message.header;
+        let ours = if header.initiator { header.responder_spi } else { header.initiator_spi };
+        let init = header.exchange == ExchangeType::IKE_SA_INIT && !header.response;
+        if init && header.responder_spi == 0 && header.initiator {
+            return self.handle_init(path, datagram, &message);
+        }
+        let known = self.sas.get(&ours).is_some_and(|sa| {
+            // The other SPI is checked too, except while we do not know it yet.
+            let theirs = if header.initiator { header.initiator_spi } else { header.responder_spi };
+            let known = if sa.link.initiator { sa.link.spis.1 } else { sa.link.spis.0 };
+            known == theirs || known == 0
+        });
+        if !known {
+            self.ctx.counters.unknown_spi += 1;
+            return self.answer_stranger(path, &header, datagram, NotifyType::INVALID_IKE_SPI);
+        }
+        self.with(ours, |sa, ctx| sa.handle(path, (datagram, &message), ctx));
+        self.settle();
+    }
+
+    /// Does everything that is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.ctx.now = now;
+        self.ctx.end_grace(None);
+        let due: Vec<u64> =
+            self.deadlines.iter().take_while(|(at, ..)| *at <= now).map(|(.., spi)| *spi).collect();
+        for spi in due {
+            self.with(spi, |sa, ctx| sa.handle_timeout(ctx));
+            self.settle();
+        }
+    }
+
+    /// Works with one IKE SA, and brings the indexes up to date.
+    pub(crate) fn with(&mut self, spi: u64, work: impl FnOnce(&mut IkeSa, &mut Context)) {
+        let Some(sa) = self.sas.get_mut(&spi) else { return };
+        work(sa, &mut self.ctx);
+        if !sa.is_half_open() {
+            self.half_open.remove(spi);
+        }
+        let (tunnel, deadline) = (sa.tunnel(), sa.deadline());
+        let gone = matches!(sa.phase, Phase::Closed);
+        if gone {
+            self.sas.remove(&spi);
+        }
+        self.index(spi, tunnel, deadline, gone);
+    }
+
+    fn index(
+        &mut self,
+        spi: u64,
+        tunnel: Option<TunnelId>,
+        deadline: Option<(Instant, Timer)>,
+        gone: bool,
+    ) {
+        let old = self.indexed.remove(&spi).unwrap_or((None, None));
+        if let Some((at, timer)) = old.1 {
+            self.deadlines.remove(&(at, timer, spi));
+        }
+        if let Some(set) = old.0.and_then(|t| self.by_tunnel.get_mut(&t)) {
+            set.remove(&spi);
+        }
+        if let Some(empty) = old.0.filter(|t| self.by_tunnel.get(t).is_some_and(BTreeSet::is_empty))
+        {
+            self.by_tunnel.remove(&empty);
+        }
+        if gone {
+            return;
+        }
+        if let Some((at, timer)) = deadline {
+            self.deadlines.insert((at, timer, spi));
+        }
+        if let Some(tunnel) = tunnel {
+            self.by_tunnel.entry(tunnel).or_default().insert(spi);
+        }
+        self.indexed.insert(spi, (tunnel, deadline));
+    }
+
+    pub(crate) fn adopt(&mut self, sa: IkeSa) {
+        let spi = sa.link.local_spi();
+        self.sas.insert(spi, sa);
+        self.with(spi, |_, _| {});
+    }
+
+    /// Begins an IKE SA with the tunnel's peer.
+    pub(crate) fn initiate(&mut self, tunnel: TunnelId, beside: bool) {
+        let Some(peer) = self.ctx.peers.get(&tunnel).cloned() else { return };
+        let Some(remote) = peer.remote_socket() else { return };
+        let port = if remote.port() == self.ctx.config.ike_port {
+            self.ctx.config.ike_port
+        } else {
+            self.ctx.config.nat_t_port
+        };
+        let any: IpAddr = match remote {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let local = SocketAddr::new(peer.local.unwrap_or(any), port);
+        let begun = ike_sa_init::start(peer, Path { local, remote }, beside, &mut self.ctx);
+        if let Some((link, state)) = begun {
+            self.adopt(IkeSa { link, phase: Phase::InitSent(Box::new(state)) });
+        }
+    }
+
+    /// A request for a new IKE SA: limits, COOKIE, then the exchange.
+    fn handle_init(&mut self, path: Path, datagram: &[u8], message: &Message) {
+        let header = &message.header;
+        if header.message_id != 0 || message.encrypted.is_some() {
+            self.ctx.counters.malformed += 1;
+            return;
+        }
+        if let Some(spi) = self.half_open.find(header.initiator_spi, path.remote) {
+            return self.with(spi, |sa, ctx| {
+                let same = matches!(&sa.phase, Phase::AuthWait(w) if w.request == datagram);
+                if same {
+                    sa.link.respond_again(path, ctx);
+                } else {
+                    ctx.counters.outside_window += 1;
+                }
+            });
+        }
+        let (nonce, cookie) = init_parts(message);
+        let now = self.ctx.now;
+        self.cookies.rotate(&mut *self.ctx.rng, now);
+        let spi = header.initiator_spi;
+        let proved = cookie.is_some_and(|c| self.cookies.check(c, path, spi, nonce));
+        if cookie.is_some() && !proved {
+            self.ctx.counters.cookies_bad += 1;
+        }
+        if !proved && self.half_open.wants_cookie(&self.ctx.config) {
+            return self.challenge(path, header, datagram.len(), nonce);
+        }
+        if !self.half_open.admits(path.remote, &self.ctx.config) {
+            self.ctx.counters.half_open_refused += 1;
+            return;
+        }
+        match init::process_request(path, (datagram, message), proved, &mut self.ctx) {
+            Outcome::Begun(sa) => {
+                self.half_open.add(sa.link.local_spi(), spi, path.remote);
+                self.adopt(*sa);
+            }
+            Outcome::TooLarge => self.challenge(path, header, datagram.len(), nonce),
+            Outcome::Refused => {}
+        }
+    }
+
+    fn challenge(&mut self, path: Path, header: &Header, room: usize, nonce: &[u8]) {
+        if nonce.is_empty() {
+            self.ctx.counters.malformed += 1;
+            return;
+        }
+        let cookie = self.cookies.make(path, header.initiator_spi, nonce);
+        self.ctx.counters.cookies_sent += 1;
+        init::refuse(path, header, room, Notify::new(NotifyType::COOKIE, cookie), &mut self.ctx);
+    }
+
+    /// What does not parse. A request of another major version is told so (RFC 7296 2.5).
+    fn handle_unparsed(&mut self, path: Path, datagram: &[u8], error: ParseError) {
+        let flags = datagram.get(19).copied().unwrap_or(0);
+        let word = |at: usize| {
+            let octets = datagram.get(at..at + 8).and_then(|o| <[u8; 8]>::try_from(o).ok());
+            octets.map_or(0, u64::from_be_bytes)
+        };
+        let request = flags & 0x20 == 0 && datagram.len() >= HEADER_LEN;
+        let kind = match error {
+            ParseError::MajorVersion(version) => {
+                self.ctx.counters.bad_version += 1;
+                if version < 3 || !request {
+                    return;
+                }
+                NotifyType::INVALID_MAJOR_VERSION
+            }
+            ParseError::UnsupportedCritical(_) if request && word(8) == 0 => {
+                self.ctx.counters.malformed += 1;
+                NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD
+            }
+            _ => {
+                self.ctx.counters.malformed += 1;
+                return;
+            }
+        };
+        let id = datagram.get(20..24).and_then(|o| <[u8; 4]>::try_from(o).ok());
+        let header = Header {
+            initiator_spi: word(0),
+            responder_spi: word(8),
+            next_payload: 0,
+            exchange: ExchangeType(datagram.get(18).copied().unwrap_or(0)),
+            initiator: flags & 0x08 != 0,
+            response: false,
+            message_id: id.map_or(0, u32::from_be_bytes),
+        };
+        let notify = match error {
+            ParseError::UnsupportedCritical(_) => error.notify(),
+            _ => Notify::new(kind, Vec::new()),
+        };
+        self.answer_stranger_with(path, &header, datagram, notify);
+    }
+
+    fn answer_stranger(&mut self, path: Path, header: &Header, datagram: &[u8], kind: NotifyType) {
+        self.answer_stranger_with(path, header, datagram, Notify::new(kind, Vec::new()));
+    }
+
+    /// Answers a request outside of any IKE SA in clear: rarely, and never with more than came
+    /// (RFC 7296 1.5).
+    fn answer_stranger_with(
+        &mut self,
+        path: Path,
+        header: &Header,
+        datagram: &[u8],
+        notify: Notify,
+    ) {
+        if header.response || !self.ctx.admit_stranger() {
+            return;
+        }
+        let answer = Header { response: true, initiator: !header.initiator, ..*header };
+        let answer = emit_plain(answer, &[Payload::Notify(notify)]);
+        if answer.len() <= datagram.len() {
+            self.ctx.transmit(path, answer);
+        }
+    }
+}
+
+/// Nonce and COOKIE of an IKE_SA_INIT request; the cookie stands first (RFC 7296 2.6).
+fn init_parts(message: &Message) -> (&[u8], Option<&[u8]>) {
+    let nonce = message.payloads.iter().find_map(|p| match p {
+        Payload::Nonce(n) => Some(n.as_slice()),
+        _ => None,
+    });
+    let cookie = match message.payloads.first() {
+        Some(Payload::Notify(n)) if n.kind == NotifyType::COOKIE => Some(n.data.as_slice()),
+        _ => None,
+    };
+    (nonce.unwrap_or_default(), cookie)
+}

@@ -1,0 +1,382 @@
+//! An authenticated IKE SA: its Child SAs, what is in flight, what is to be done next.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sa::Spi;
+
+use crate::child_sa::{ChildSa, Life};
+use crate::collision::{Ours, Place};
+use crate::config::PeerConfig;
+use crate::context::{Context, Effect};
+use crate::event::{ChildInfo, DownReason, Event, IkeInfo};
+use crate::exchange::{create_child, delete, rekey_ike};
+use crate::link::Link;
+use crate::message::{ExchangeType, Identity};
+use crate::sealed::Protection;
+
+/// How long something redundant waits for the peer's DELETE before it goes by itself.
+pub(crate) const REDUNDANT: Duration = Duration::from_secs(60);
+/// First wait before a Child SA that was refused is tried again; it doubles up to the longest.
+const CHILD_RETRY: Duration = Duration::from_secs(5);
+const CHILD_RETRY_LONGEST: Duration = Duration::from_secs(300);
+/// Wait after TEMPORARY_FAILURE, and as much again at random so that two do not meet again.
+pub(crate) const TEMPORARY: Duration = Duration::from_secs(1);
+
+/// What an IKE SA is to its tunnel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Standing {
+    /// It holds the Child SAs.
+    Current,
+    /// Made by the peer's rekey while ours is in flight: the nonces will decide.
+    Awaiting,
+    /// Another took its place; a DELETE of one side ends it.
+    Replaced,
+    /// We are closing it.
+    Closing,
+    /// It is over. `answer`: it still answers what comes again.
+    Ended { answer: bool },
+}
+
+/// An exchange that we want to begin when none is in flight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Job {
+    DeleteIke,
+    DeleteChild(Spi),
+    Liveness,
+    CreateChild,
+    RekeyChild(Spi),
+    RekeyIke,
+}
+
+/// The exchange of ours that is in flight.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    Child(create_child::Started),
+    RekeyIke(rekey_ike::Started),
+    DeleteChild(Spi),
+    DeleteIke,
+    Liveness,
+}
+
+/// How and when the peer was authenticated: what duplicates are told apart by.
+#[derive(Clone, Debug)]
+pub(crate) struct Contact {
+    /// When the first message of it was sent or came.
+    pub(crate) started: Instant,
+    pub(crate) authenticated: Instant,
+    /// Whether we began.
+    pub(crate) ours: bool,
+    pub(crate) lowest_nonce: Vec<u8>,
+}
+
+impl Contact {
+    pub(crate) fn new(link: &Link, ni: &[u8], nr: &[u8], ours: bool, ctx: &Context) -> Self {
+        let lowest_nonce = ni.min(nr).to_vec();
+        Self { started: link.started, authenticated: ctx.now, ours, lowest_nonce }
+    }
+}
+
+/// What an IKE SA leaves to the one that takes its place.
+#[derive(Debug)]
+pub(crate) struct Estate {
+    pub(crate) tunnel: sa::TunnelId,
+    pub(crate) children: Vec<ChildSa>,
+    jobs: VecDeque<Job>,
+    retries: Vec<(Instant, Job)>,
+    last_heard: Instant,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Established {
+    pub(crate) peer: Arc<PeerConfig>,
+    pub(crate) protection: Protection,
+    pub(crate) remote_id: Identity,
+    pub(crate) contact: Contact,
+    pub(crate) standing: Standing,
+    pub(crate) children: Vec<ChildSa>,
+    pub(crate) pending: Option<Pending>,
+    pub(crate) jobs: VecDeque<Job>,
+    pub(crate) retries: Vec<(Instant, Job)>,
+    pub(crate) child_failures: u32,
+    pub(crate) established: Instant,
+    pub(crate) rekey_at: Instant,
+    pub(crate) expires_at: Instant,
+    /// When an unauthenticated hint may cause a liveness exchange again.
+    pub(crate) hint_after: Instant,
+}
+
+impl Established {
+    pub(crate) fn new(
+        peer: Arc<PeerConfig>,
+        protection: Protection,
+        remote_id: Identity,
+        contact: Contact,
+        ctx: &mut Context,
+    ) -> Self {
+        let rekey_at = ctx.rekey_at(peer.ike_lifetime, &peer);
+        Self {
+            expires_at: ctx.now + peer.ike_lifetime,
+            peer,
+            protection,
+            remote_id,
+            contact,
+            standing: Standing::Current,
+            children: Vec::new(),
+            pending: None,
+            jobs: VecDeque::new(),
+            retries: Vec::new(),
+            child_failures: 0,
+            established: ctx.now,
+            rekey_at,
+            hint_after: ctx.now,
+        }
+    }
+
+    pub(crate) fn info(&self, link: &Link) -> IkeInfo {
+        IkeInfo {
+            initiator: link.initiator,
+            path: link.path,
+            initiator_spi: link.spis.0,
+            responder_spi: link.spis.1,
+            suite: self.protection.suite,
+            nat: link.nat,
+            local_id: self.peer.local_id.clone(),
+            remote_id: self.remote_id.clone(),
+            fragmentation: link.fragment.is_some(),
+            established: self.established,
+            rekey_at: self.rekey_at,
+        }
+    }
+
+    /// Says that the peer is authenticated.
+    pub(crate) fn announce(&self, link: &Link, ctx: &mut Context) {
+        ctx.counters.established += 1;
+        ctx.events.push_back(Event::IkeUp { tunnel: self.peer.tunnel, info: self.info(link) });
+    }
+
+    /// What the collision table sees of what is in flight.
+    pub(crate) fn ours(&self) -> Ours {
+        match &self.pending {
+            Some(Pending::Child(started)) => match started.rekeys {
+                Some(old) => Ours::RekeyChild(old),
+                None => Ours::CreateChild,
+            },
+            Some(Pending::RekeyIke(_)) => Ours::RekeyIke,
+            Some(Pending::DeleteChild(spi)) => Ours::DeleteChild(*spi),
+            Some(Pending::DeleteIke) => Ours::DeleteIke,
+            _ if self.standing == Standing::Closing => Ours::DeleteIke,
+            Some(Pending::Liveness) | None => Ours::Nothing,
+        }
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        match self.standing {
+            Standing::Current => Place::Current,
+            _ => Place::Other,
+        }
+    }
+
+    /// Wants `job` done, once.
+    pub(crate) fn want(&mut self, job: Job) {
+        if !self.jobs.contains(&job) {
+            self.jobs.push_back(job);
+        }
+    }
+
+    /// Wants `job` done later.
+    pub(crate) fn want_at(&mut self, at: Instant, job: Job) {
+        self.retries.retain(|(_, other)| *other != job);
+        self.retries.push((at, job));
+    }
+
+    /// Tries a refused Child SA again, later each time.
+    pub(crate) fn retry(&mut self, job: Job, ctx: &mut Context) {
+        let wait = CHILD_RETRY * 2_u32.saturating_pow(self.child_failures.min(10));
+        self.child_failures = self.child_failures.saturating_add(1);
+        let at = ctx.now + ctx.jitter(wait.min(CHILD_RETRY_LONGEST));
+        self.want_at(at, job);
+    }
+
+    /// Tries again soon: the peer was busy with something that collides.
+    pub(crate) fn retry_soon(&mut self, job: Job, ctx: &mut Context) {
+        let at = ctx.now + ctx.jitter(TEMPORARY);
+        self.want_at(at, job);
+    }
+
+    /// Begins the next exchange if none is in flight.
+    pub(crate) fn begin_next(&mut self, link: &mut Link, ctx: &mut Context) {
+        while self.pending.is_none() && !link.window.is_waiting() {
+            let closing = self.jobs.iter().position(|job| *job == Job::DeleteIke);
+            let Some(job) =
+                closing.and_then(|i| self.jobs.remove(i)).or_else(|| self.jobs.pop_front())
+            else {
+                return;
+            };
+            let current = self.standing == Standing::Current;
+            match job {
+                Job::DeleteIke => delete::start_ike(self, link, ctx),
+                Job::DeleteChild(spi) if current => delete::start_child(self, link, spi, ctx),
+                Job::CreateChild if current && self.live().is_none() => {
+                    create_child::start(self, link, None, ctx);
+                }
+                Job::RekeyChild(spi) if current && self.is_live(spi) => {
+                    create_child::start(self, link, Some(spi), ctx);
+                }
+                Job::RekeyIke if current => rekey_ike::start(self, link, ctx),
+                Job::Liveness if current => {
+                    self.request(link, ExchangeType::INFORMATIONAL, &[], ctx);
+                    self.pending = Some(Pending::Liveness);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) fn request(
+        &mut self,
+        link: &mut Link,
+        exchange: ExchangeType,
+        payloads: &[crate::message::Payload],
+        ctx: &mut Context,
+    ) {
+        link.request(&mut self.protection, &self.peer, exchange, payloads, ctx);
+    }
+
+    pub(crate) fn child(&mut self, inbound: Spi) -> Option<&mut ChildSa> {
+        self.children.iter_mut().find(|c| c.inbound == inbound)
+    }
+
+    fn is_live(&self, inbound: Spi) -> bool {
+        self.children.iter().any(|c| c.inbound == inbound && c.life == Life::Live)
+    }
+
+    /// The Child SA that carries the tunnel: the youngest that nothing replaced.
+    pub(crate) fn live(&self) -> Option<&ChildSa> {
+        self.children.iter().rev().find(|c| c.life == Life::Live)
+    }
+
+    /// What `status` shows.
+    pub(crate) fn child_info(&self) -> Option<ChildInfo> {
+        self.live().map(|c| c.info.clone())
+    }
+
+    /// Sends on this Child SA from now on, and says so.
+    pub(crate) fn switch_to(&mut self, inbound: Spi, ctx: &mut Context) {
+        let tunnel = self.peer.tunnel;
+        let others = self.children.iter().any(|c| c.inbound != inbound && !c.is_waiting());
+        let Some(child) = self.child(inbound).filter(|c| c.is_waiting()) else { return };
+        child.install_outbound(ctx);
+        let info = child.info.clone();
+        ctx.events.push_back(if others {
+            Event::ChildRekeyed { tunnel, info }
+        } else {
+            Event::ChildUp { tunnel, info }
+        });
+    }
+
+    /// The Child SA is history for new traffic; if nobody deletes it, we do in the end.
+    pub(crate) fn replaced(&mut self, inbound: Spi, ctx: &Context) {
+        if let Some(child) = self.child(inbound) {
+            if child.life == Life::Live {
+                child.life = Life::Replaced;
+            }
+            child.expires_at = child.expires_at.min(ctx.now + REDUNDANT);
+        }
+    }
+
+    /// Ends both halves. What came late is still received for a while.
+    pub(crate) fn remove_child(&mut self, inbound: Spi, reason: DownReason, ctx: &mut Context) {
+        let Some(at) = self.children.iter().position(|c| c.inbound == inbound) else { return };
+        let tunnel = self.peer.tunnel;
+        // The successor takes over before the old half goes.
+        let waiting = self.live().filter(|c| c.inbound != inbound && c.is_waiting());
+        if let Some(successor) = waiting.map(|c| c.inbound) {
+            self.switch_to(successor, ctx);
+        }
+        let child = self.children.remove(at);
+        if !child.is_waiting() {
+            ctx.events.push_back(Event::RemoveOutbound { tunnel, spi: child.outbound });
+        }
+        ctx.retire_inbound(tunnel, child.inbound);
+        if self.live().is_none() {
+            ctx.effects.push_back(Effect::ChildGone { tunnel, reason });
+        }
+    }
+
+    /// Gives everything away that belongs to the tunnel rather than to the IKE SA.
+    pub(crate) fn take_estate(&mut self, link: &Link) -> Estate {
+        let ours = |job: &Job| matches!(job, Job::DeleteIke | Job::RekeyIke | Job::Liveness);
+        let mut jobs = std::mem::take(&mut self.jobs);
+        jobs.retain(|job| !ours(job));
+        let mut retries = std::mem::take(&mut self.retries);
+        retries.retain(|(_, job)| !ours(job));
+        let children = std::mem::take(&mut self.children);
+        Estate { tunnel: self.peer.tunnel, children, jobs, retries, last_heard: link.last_heard }
+    }
+
+    /// Takes another IKE SA's place.
+    pub(crate) fn inherit(&mut self, link: &mut Link, estate: Estate, ctx: &mut Context) {
+        self.children.extend(estate.children);
+        self.jobs.extend(estate.jobs);
+        self.retries.extend(estate.retries);
+        link.last_heard = link.last_heard.max(estate.last_heard);
+        if self.standing == Standing::Awaiting {
+            self.expires_at = self.established + self.peer.ike_lifetime;
+            self.standing = Standing::Current;
+        }
+        let (tunnel, info) = (self.peer.tunnel, self.info(link));
+        ctx.events.push_back(Event::IkeRekeyed { tunnel, info });
+        self.begin_next(link, ctx);
+    }
+
+    /// Ends the IKE SA and everything under it at once.
+    pub(crate) fn tear_down(&mut self, reason: DownReason, answer: bool, ctx: &mut Context) {
+        let silent = matches!(self.standing, Standing::Replaced | Standing::Closing);
+        self.drop_children(ctx, &reason);
+        self.abandon_pending(ctx);
+        self.standing = Standing::Ended { answer };
+        if !silent {
+            ctx.effects.push_back(Effect::Ended { tunnel: self.peer.tunnel, reason });
+        }
+    }
+
+    /// Ends everything under the IKE SA, and deletes it at the peer.
+    pub(crate) fn close(&mut self, link: &mut Link, reason: DownReason, ctx: &mut Context) {
+        if matches!(self.standing, Standing::Closing | Standing::Ended { .. }) {
+            return;
+        }
+        self.drop_children(ctx, &reason);
+        let silent = self.standing == Standing::Replaced;
+        self.standing = Standing::Closing;
+        self.expires_at = ctx.now + REDUNDANT;
+        self.want(Job::DeleteIke);
+        self.begin_next(link, ctx);
+        if !silent {
+            ctx.effects.push_back(Effect::Ended { tunnel: self.peer.tunnel, reason });
+        }
+    }
+
+    fn drop_children(&mut self, ctx: &mut Context, reason: &DownReason) {
+        let tunnel = self.peer.tunnel;
+        let had = !self.children.is_empty();
+        for child in std::mem::take(&mut self.children) {
+            if !child.is_waiting() {
+                ctx.events.push_back(Event::RemoveOutbound { tunnel, spi: child.outbound });
+            }
+            ctx.remove_inbound(tunnel, child.inbound);
+        }
+        if had {
+            ctx.effects.push_back(Effect::ChildGone { tunnel, reason: reason.clone() });
+        }
+    }
+
+    /// The exchange in flight will never be answered.
+    pub(crate) fn abandon_pending(&mut self, ctx: &mut Context) {
+        if let Some(Pending::Child(started)) = self.pending.take() {
+            ctx.release_spi(started.spi);
+        }
+    }
+}

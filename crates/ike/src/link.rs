@@ -1,0 +1,131 @@
+//! What an IKE SA has in every phase: SPIs, path, message ids. And how its messages are made.
+
+use std::time::Instant;
+
+use sa::Path;
+
+use crate::config::PeerConfig;
+use crate::context::Context;
+use crate::event::Nat;
+use crate::message::{ExchangeType, HEADER_LEN, Header, Payload, emit_chain};
+use crate::sealed::Protection;
+use crate::window::Window;
+
+/// Octets of UDP header and non-ESP marker.
+const UDP_AND_MARKER: usize = 12;
+
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// SPIs of the initiator and of the responder (0 while unknown).
+    pub(crate) spis: (u64, u64),
+    /// Whether we are the original initiator.
+    pub(crate) initiator: bool,
+    /// Where our requests go; responses go where their request came from.
+    pub(crate) path: Path,
+    pub(crate) window: Window,
+    pub(crate) nat: Nat,
+    /// Largest datagram, in octets, if both sides agreed to fragmentation.
+    pub(crate) fragment: Option<usize>,
+    /// When its first message was sent or came.
+    pub(crate) started: Instant,
+    /// When we last sent anything.
+    pub(crate) last_sent: Instant,
+    /// When something authentic last came from the peer, ESP included.
+    pub(crate) last_heard: Instant,
+}
+
+impl Link {
+    pub(crate) fn new(spis: (u64, u64), initiator: bool, path: Path, now: Instant) -> Self {
+        Self {
+            spis,
+            initiator,
+            path,
+            window: Window::default(),
+            nat: Nat::default(),
+            fragment: None,
+            started: now,
+            last_sent: now,
+            last_heard: now,
+        }
+    }
+
+    /// Our SPI: what the endpoint knows the IKE SA by.
+    pub(crate) fn local_spi(&self) -> u64 {
+        if self.initiator { self.spis.0 } else { self.spis.1 }
+    }
+
+    /// Turns fragmentation on, with datagrams as large as the configuration says.
+    pub(crate) fn allow_fragments(&mut self, peer: &PeerConfig) {
+        let ip = if self.path.remote.is_ipv4() { 20 } else { 40 };
+        self.fragment = Some(usize::from(peer.fragment_size).saturating_sub(ip + UDP_AND_MARKER));
+    }
+
+    pub(crate) fn header(&self, exchange: ExchangeType, response: bool, id: u32) -> Header {
+        Header {
+            initiator_spi: self.spis.0,
+            responder_spi: self.spis.1,
+            next_payload: 0,
+            exchange,
+            initiator: self.initiator,
+            response,
+            message_id: id,
+        }
+    }
+
+    /// Seals and sends a request, and remembers it for retransmission.
+    pub(crate) fn request(
+        &mut self,
+        protection: &mut Protection,
+        peer: &PeerConfig,
+        exchange: ExchangeType,
+        payloads: &[Payload],
+        ctx: &mut Context,
+    ) {
+        let header = self.header(exchange, false, self.window.next_request());
+        let datagrams = protection.seal(header, payloads, self.fragment, &mut ctx.rng);
+        self.transmit(&datagrams, self.path, ctx);
+        self.window.sent(datagrams, &peer.retransmit, ctx.now);
+    }
+
+    /// Seals and sends the response to the expected request, back to where that came from, and
+    /// caches it.
+    pub(crate) fn respond(
+        &mut self,
+        protection: &mut Protection,
+        exchange: ExchangeType,
+        id: u32,
+        payloads: &[Payload],
+        (to, ctx): (Path, &mut Context),
+    ) {
+        let header = self.header(exchange, true, id);
+        let datagrams = protection.seal(header, payloads, self.fragment, &mut ctx.rng);
+        self.transmit(&datagrams, to, ctx);
+        self.window.respond(datagrams);
+    }
+
+    /// Sends the cached response again.
+    pub(crate) fn respond_again(&mut self, to: Path, ctx: &mut Context) {
+        ctx.counters.answered_again += 1;
+        self.last_sent = ctx.now;
+        for datagram in self.window.response() {
+            ctx.transmit(to, datagram.clone());
+        }
+    }
+
+    pub(crate) fn transmit(&mut self, datagrams: &[Vec<u8>], path: Path, ctx: &mut Context) {
+        self.last_sent = ctx.now;
+        for datagram in datagrams {
+            ctx.transmit(path, datagram.clone());
+        }
+    }
+}
+
+/// A message in clear.
+pub(crate) fn emit_plain(mut header: Header, payloads: &[Payload]) -> Vec<u8> {
+    let mut chain = Vec::new();
+    header.next_payload = emit_chain(payloads, &mut chain);
+    let mut out = Vec::with_capacity(HEADER_LEN + chain.len());
+    header.emit(HEADER_LEN + chain.len(), &mut out);
+    out.extend_from_slice(&chain);
+    out
+}

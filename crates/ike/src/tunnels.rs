@@ -1,0 +1,297 @@
+//! What concerns several IKE SAs of a tunnel: commands, duplicates, inheritance, and when the
+//! tunnel as a whole is up or down.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sa::{Spi, TunnelId};
+
+use crate::collision::ours_is_redundant;
+use crate::context::Effect;
+use crate::endpoint::Endpoint;
+use crate::established::{Contact, Established, Job, REDUNDANT, Standing};
+use crate::event::{Command, DownReason, Event};
+use crate::ike_sa::{IkeSa, Phase};
+use crate::link::Link;
+
+impl Endpoint {
+    /// Does what the owner wants. Commands for tunnels that do not exist do nothing.
+    pub fn handle_command(&mut self, command: Command, now: Instant) {
+        self.ctx.now = now;
+        match command {
+            Command::Initiate(tunnel) => match self.current(tunnel) {
+                Some(spi) => self.with(spi, |sa, ctx| {
+                    if let Some((link, up)) = sa.up_mut() {
+                        up.want(Job::CreateChild);
+                        up.begin_next(link, ctx);
+                    }
+                }),
+                None if self.is_negotiating(tunnel) => {}
+                None => self.initiate(tunnel, false),
+            },
+            Command::Reestablish(tunnel) if self.is_negotiating(tunnel) => {}
+            Command::Reestablish(tunnel) => {
+                let beside = self.current(tunnel).is_some();
+                self.initiate(tunnel, beside);
+            }
+            Command::RekeyChild(tunnel) => self.want_child(tunnel, Job::RekeyChild),
+            Command::DeleteChild(tunnel) => self.want_child(tunnel, Job::DeleteChild),
+            Command::RekeyIke(tunnel) => self.want(tunnel, Job::RekeyIke),
+            Command::Liveness(tunnel) => self.want(tunnel, Job::Liveness),
+            Command::Delete(tunnel) => self.close_tunnel(tunnel, &DownReason::Requested),
+            Command::InboundSeen { tunnel, spi } => self.inbound_seen(tunnel, spi),
+            Command::TrafficSeen { tunnel } => {
+                self.on_current(tunnel, |link, _, ctx| link.last_heard = ctx.now);
+            }
+            Command::TrafficSent { tunnel } => {
+                self.on_current(tunnel, |link, _, ctx| link.last_sent = ctx.now);
+            }
+            Command::PathObserved { tunnel, path } => self.on_current(tunnel, |link, _, ctx| {
+                link.last_heard = ctx.now;
+                if link.path != path {
+                    link.path = path;
+                    let path = ctx.esp_path(path);
+                    ctx.events.push_back(Event::PathChanged { tunnel, path });
+                }
+            }),
+            Command::ReplacePeer(peer) => {
+                let tunnel = peer.tunnel;
+                let peer = Arc::new(*peer);
+                self.ctx.peers.insert(tunnel, Arc::clone(&peer));
+                self.on_current(tunnel, |_, up, _| up.peer = peer);
+            }
+        }
+        self.settle();
+    }
+
+    /// The IKE SA that holds the tunnel's Child SAs.
+    pub(crate) fn current(&self, tunnel: TunnelId) -> Option<u64> {
+        let is_current = |spi: &&u64| {
+            let up = self.sas.get(spi).and_then(IkeSa::up);
+            up.is_some_and(|up| up.standing == Standing::Current)
+        };
+        let all = self.by_tunnel.get(&tunnel)?;
+        // Two for a moment while duplicates are sorted out: the one with a Child SA that sends.
+        let best = |spi: &&u64| {
+            let up = self.sas.get(spi).and_then(IkeSa::up);
+            up.map(|up| up.children.iter().filter(|c| !c.is_waiting()).count())
+        };
+        all.iter().filter(is_current).max_by_key(best).copied()
+    }
+
+    fn is_negotiating(&self, tunnel: TunnelId) -> bool {
+        self.by_tunnel.get(&tunnel).into_iter().flatten().any(|spi| {
+            let phase = self.sas.get(spi).map(|sa| &sa.phase);
+            matches!(phase, Some(Phase::InitSent(_) | Phase::AuthSent(_)))
+        })
+    }
+
+    fn on_current(
+        &mut self,
+        tunnel: TunnelId,
+        work: impl FnOnce(&mut Link, &mut Established, &mut crate::context::Context),
+    ) {
+        let Some(spi) = self.current(tunnel) else { return };
+        self.with(spi, |sa, ctx| {
+            if let Some((link, up)) = sa.up_mut() {
+                work(link, up, ctx);
+            }
+        });
+    }
+
+    fn want(&mut self, tunnel: TunnelId, job: Job) {
+        self.on_current(tunnel, |link, up, ctx| {
+            up.want(job);
+            up.begin_next(link, ctx);
+        });
+    }
+
+    fn want_child(&mut self, tunnel: TunnelId, job: impl FnOnce(Spi) -> Job) {
+        self.on_current(tunnel, |link, up, ctx| {
+            if let Some(spi) = up.live().map(|c| c.inbound) {
+                up.want(job(spi));
+                up.begin_next(link, ctx);
+            }
+        });
+    }
+
+    fn inbound_seen(&mut self, tunnel: TunnelId, spi: Spi) {
+        self.on_current(tunnel, |link, up, ctx| {
+            link.last_heard = ctx.now;
+            // Not one whose rekey of ours is in flight: that answer decides.
+            up.switch_to(spi, ctx);
+        });
+    }
+
+    /// Ends all SAs of a tunnel, with DELETE where there is someone to hear it.
+    pub(crate) fn close_tunnel(&mut self, tunnel: TunnelId, reason: &DownReason) {
+        for spi in self.of(tunnel) {
+            self.close(spi, reason);
+        }
+        self.settle();
+    }
+
+    fn of(&self, tunnel: TunnelId) -> Vec<u64> {
+        self.by_tunnel.get(&tunnel).into_iter().flatten().copied().collect()
+    }
+
+    fn close(&mut self, spi: u64, reason: &DownReason) {
+        self.with(spi, |sa, ctx| {
+            let tunnel = sa.tunnel();
+            match &mut sa.phase {
+                Phase::InitSent(_) | Phase::AuthSent(_) => {
+                    if let Phase::AuthSent(s) = &sa.phase {
+                        s.abandon(ctx);
+                    }
+                    sa.phase = Phase::Closed;
+                    if let Some(tunnel) = tunnel {
+                        let reason = reason.clone();
+                        ctx.effects.push_back(Effect::Ended { tunnel, reason });
+                    }
+                }
+                Phase::Up(up) => up.close(&mut sa.link, reason.clone(), ctx),
+                _ => {}
+            }
+        });
+    }
+
+    /// Does what IKE SAs asked of the endpoint, until nothing is left.
+    pub(crate) fn settle(&mut self) {
+        while let Some(effect) = self.ctx.effects.pop_front() {
+            match effect {
+                Effect::Adopt(sa) => self.adopt(*sa),
+                Effect::Inherit { to, estate } => {
+                    let mut estate = Some(*estate);
+                    self.with(to, |sa, ctx| {
+                        if let (Some((link, up)), Some(estate)) = (sa.up_mut(), estate.take()) {
+                            up.inherit(link, estate, ctx);
+                        }
+                    });
+                    if let Some(estate) = estate {
+                        self.bury(estate);
+                    }
+                }
+                Effect::Close(spi) => self.with(spi, |sa, ctx| {
+                    if let Some((link, up)) = sa.up_mut() {
+                        // Redundant, not the tunnel's: it goes without a word to the owner.
+                        up.standing = Standing::Replaced;
+                        up.close(link, DownReason::Replaced, ctx);
+                    }
+                }),
+                Effect::Authenticated { spi, tunnel, initial_contact } => {
+                    self.replace_duplicates(spi, tunnel, initial_contact);
+                }
+                Effect::Ended { tunnel, reason } => {
+                    let held = self
+                        .of(tunnel)
+                        .iter()
+                        .any(|spi| self.sas.get(spi).is_some_and(IkeSa::holds_tunnel));
+                    if !held {
+                        self.ctx.events.push_back(Event::IkeDown { tunnel, reason });
+                    }
+                }
+                Effect::ChildGone { tunnel, reason } => {
+                    let held = self.of(tunnel).iter().any(|spi| {
+                        self.sas.get(spi).and_then(IkeSa::up).is_some_and(|up| up.live().is_some())
+                    });
+                    if !held {
+                        self.ctx.events.push_back(Event::ChildDown { tunnel, reason });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Child SAs whose new IKE SA is gone before they could move.
+    fn bury(&mut self, estate: crate::established::Estate) {
+        for child in estate.children {
+            let tunnel = estate.tunnel;
+            if !child.is_waiting() {
+                self.ctx.events.push_back(Event::RemoveOutbound { tunnel, spi: child.outbound });
+            }
+            self.ctx.remove_inbound(tunnel, child.inbound);
+            let reason = DownReason::Replaced;
+            self.ctx.effects.push_back(Effect::ChildGone { tunnel, reason });
+        }
+        let (tunnel, reason) = (estate.tunnel, DownReason::Replaced);
+        self.ctx.effects.push_back(Effect::Ended { tunnel, reason });
+    }
+
+    /// A peer was authenticated anew: one IKE SA for each tunnel stays.
+    ///
+    /// If both sides began at the same time, both see both, and the lowest of the four nonces
+    /// says which one goes, as for rekeys; whoever began that one deletes it. Otherwise the new
+    /// one stays: the peer restarted, or was told to begin anew.
+    fn replace_duplicates(&mut self, new: u64, tunnel: TunnelId, initial_contact: bool) {
+        let Some(contact) = self.contact(new) else { return };
+        for old in self.of(tunnel).into_iter().filter(|spi| *spi != new) {
+            let Some(other) = self.contact(old) else {
+                // An attempt of ours that has not come to IKE_AUTH: the peer was faster.
+                if self.sas.get(&old).is_some_and(|sa| matches!(sa.phase, Phase::InitSent(_))) {
+                    self.close(old, &DownReason::Replaced);
+                }
+                continue;
+            };
+            if !cross(&contact, &other) {
+                self.replace(old, initial_contact);
+                continue;
+            }
+            let (mine, theirs) = if contact.ours { (&contact, &other) } else { (&other, &contact) };
+            let mine_goes = ours_is_redundant(&mine.lowest_nonce, &theirs.lowest_nonce);
+            let loser = if mine_goes == contact.ours { new } else { old };
+            self.retire(loser, mine_goes);
+        }
+        self.with(new, |sa, ctx| {
+            let Some((link, up)) = sa.up_mut() else { return };
+            if up.standing == Standing::Current {
+                if let Some(spi) = up.live().map(|c| c.inbound) {
+                    up.switch_to(spi, ctx);
+                }
+                up.begin_next(link, ctx);
+            }
+        });
+    }
+
+    fn contact(&self, spi: u64) -> Option<Contact> {
+        let up = self.sas.get(&spi)?.up()?;
+        let stands = matches!(up.standing, Standing::Current | Standing::Awaiting);
+        stands.then(|| up.contact.clone())
+    }
+
+    /// An old IKE SA of a peer that is here anew. With INITIAL_CONTACT the peer has forgotten it;
+    /// without, it is told.
+    fn replace(&mut self, old: u64, initial_contact: bool) {
+        self.with(old, |sa, ctx| {
+            if let Some((link, up)) = sa.up_mut() {
+                if initial_contact {
+                    up.tear_down(DownReason::Replaced, false, ctx);
+                } else {
+                    up.close(link, DownReason::Replaced, ctx);
+                }
+            }
+            sa.after(ctx);
+        });
+    }
+
+    /// The redundant one of two that crossed: ours is deleted, the peer's waits for its DELETE.
+    fn retire(&mut self, loser: u64, ours: bool) {
+        self.with(loser, |sa, ctx| {
+            let Some((link, up)) = sa.up_mut() else { return };
+            up.standing = Standing::Replaced;
+            if ours {
+                up.close(link, DownReason::Replaced, ctx);
+            } else {
+                // Its Child SA still receives: the peer may use it until it knows.
+                let spis: Vec<Spi> = up.children.iter().map(|c| c.inbound).collect();
+                spis.into_iter().for_each(|spi| up.replaced(spi, ctx));
+                up.expires_at = ctx.now + REDUNDANT;
+            }
+        });
+    }
+}
+
+/// Whether two IKE SAs of the same peer were begun by both sides before either knew of the other.
+/// Both sides come to the same answer: each began its own before the other's was authenticated.
+fn cross(a: &Contact, b: &Contact) -> bool {
+    a.ours != b.ours && a.started <= b.authenticated && b.started <= a.authenticated
+}

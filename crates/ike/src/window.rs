@@ -1,0 +1,183 @@
+//! Message ids, retransmission and the cached response (RFC 7296 sections 2.1 to 2.3).
+//!
+//! The window is one request each way: we never send a second request before the first is
+//! answered, and never announce a larger window.
+
+use std::time::{Duration, Instant};
+
+use crate::config::Retransmit;
+
+/// What a request's message id means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Incoming {
+    /// The next request: to be processed.
+    New,
+    /// The one that we answered last: answered again from the cache.
+    Again,
+    /// Neither.
+    Outside,
+}
+
+/// A request of ours that waits for its answer.
+#[derive(Debug)]
+struct InFlight {
+    id: u32,
+    datagrams: Vec<Vec<u8>>,
+    sent: u32,
+    first: Instant,
+    next: Instant,
+}
+
+/// What is due for the request in flight.
+pub(crate) enum Due<'a> {
+    /// Send these again.
+    Again(&'a [Vec<u8>]),
+    /// Nobody answers: number of transmissions and the time since the first.
+    GiveUp(u32, Duration),
+}
+
+/// The state of one IKE SA's message ids.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    next_request: u32,
+    in_flight: Option<InFlight>,
+    next_expected: u32,
+    response: Vec<Vec<u8>>,
+}
+
+impl Window {
+    /// The id of our next request.
+    pub(crate) fn next_request(&self) -> u32 {
+        self.next_request
+    }
+
+    /// Whether a request of ours waits for its answer.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// Remembers the request that is being sent now; its id is spent.
+    pub(crate) fn sent(&mut self, datagrams: Vec<Vec<u8>>, retransmit: &Retransmit, now: Instant) {
+        let next = now + retransmit.interval(1);
+        let id = self.next_request;
+        self.in_flight = Some(InFlight { id, datagrams, sent: 1, first: now, next });
+        self.next_request = self.next_request.saturating_add(1);
+    }
+
+    /// The same request in another form (IKE_SA_INIT with a COOKIE, RFC 7296 2.6): the id stays.
+    pub(crate) fn resent(
+        &mut self,
+        datagrams: Vec<Vec<u8>>,
+        retransmit: &Retransmit,
+        now: Instant,
+    ) {
+        self.next_request = self.next_request.saturating_sub(1);
+        self.sent(datagrams, retransmit, now);
+    }
+
+    /// The datagrams of the request in flight, and since when it is.
+    pub(crate) fn in_flight(&self) -> Option<(&[Vec<u8>], Instant)> {
+        self.in_flight.as_ref().map(|f| (f.datagrams.as_slice(), f.first))
+    }
+
+    /// How often the request in flight was sent, and since when.
+    pub(crate) fn tries(&self) -> Option<(u32, Instant)> {
+        self.in_flight.as_ref().map(|f| (f.sent, f.first))
+    }
+
+    /// Whether a response with this id answers the request in flight.
+    pub(crate) fn is_answer(&self, id: u32) -> bool {
+        self.in_flight.as_ref().is_some_and(|f| f.id == id)
+    }
+
+    /// The request in flight was answered.
+    pub(crate) fn answered(&mut self) {
+        self.in_flight = None;
+    }
+
+    /// Where a request with this id stands.
+    pub(crate) fn incoming(&self, id: u32) -> Incoming {
+        if id == self.next_expected {
+            Incoming::New
+        } else if id.checked_add(1) == Some(self.next_expected) && !self.response.is_empty() {
+            Incoming::Again
+        } else {
+            Incoming::Outside
+        }
+    }
+
+    /// Remembers the response to the request that was expected.
+    pub(crate) fn respond(&mut self, datagrams: Vec<Vec<u8>>) {
+        self.next_expected = self.next_expected.saturating_add(1);
+        self.response = datagrams;
+    }
+
+    /// The response to the last request.
+    pub(crate) fn response(&self) -> &[Vec<u8>] {
+        &self.response
+    }
+
+    /// When [`Self::due`] has something to say.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.in_flight.as_ref().map(|f| f.next)
+    }
+
+    /// Retransmits or gives up if the time has come.
+    pub(crate) fn due(&mut self, retransmit: &Retransmit, now: Instant) -> Option<Due<'_>> {
+        let flight = self.in_flight.as_mut().filter(|f| f.next <= now)?;
+        if flight.sent >= retransmit.tries {
+            return Some(Due::GiveUp(flight.sent, now.saturating_duration_since(flight.first)));
+        }
+        flight.sent += 1;
+        // From `now`, not from `next`: after a suspended host wakes there is no burst.
+        flight.next = now + retransmit.interval(flight.sent);
+        Some(Due::Again(&flight.datagrams))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_sent_again_at_growing_intervals_and_then_given_up() {
+        let start = Instant::now();
+        let plan = Retransmit { first: Duration::from_secs(1), factor: 2.0, tries: 3 };
+        let mut window = Window::default();
+        window.sent(vec![vec![1]], &plan, start);
+        let mut at = Vec::new();
+        loop {
+            let now = window.deadline().unwrap();
+            at.push(now.duration_since(start).as_secs());
+            match window.due(&plan, now).unwrap() {
+                Due::Again(datagrams) => assert_eq!(datagrams, [vec![1]]),
+                Due::GiveUp(tries, waited) => {
+                    assert_eq!((tries, waited.as_secs()), (3, 7));
+                    break;
+                }
+            }
+        }
+        assert_eq!(at, [1, 3, 7]);
+    }
+
+    #[test]
+    fn only_the_next_request_is_new_and_only_the_last_is_answered_again() {
+        let mut window = Window { next_expected: 5, ..Window::default() };
+        assert_eq!(window.incoming(5), Incoming::New);
+        assert_eq!(window.incoming(4), Incoming::Outside, "nothing is cached yet");
+        window.respond(vec![vec![9]]);
+        assert_eq!(window.incoming(5), Incoming::Again);
+        assert_eq!(window.incoming(6), Incoming::New);
+        for id in [0, 4, 7, u32::MAX] {
+            assert_eq!(window.incoming(id), Incoming::Outside, "{id}");
+        }
+    }
+
+    #[test]
+    fn the_back_off_never_overflows() {
+        let wild = Retransmit { first: Duration::from_secs(1), factor: f64::MAX, tries: u32::MAX };
+        assert_eq!(wild.interval(u32::MAX), Retransmit::LONGEST);
+        let nan = Retransmit { factor: f64::NAN, ..wild };
+        assert_eq!(nan.interval(9), Duration::from_secs(1));
+    }
+}

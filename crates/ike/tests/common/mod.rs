@@ -1,0 +1,392 @@
+//! Two endpoints in memory: virtual time, a network with loss, duplication, reordering and NAT,
+//! and a model of what the data planes would hold.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use ike::suite::{EspProposals, IkeProposals};
+use ike::{
+    Command, Endpoint, EndpointConfig, Event, Identity, PeerConfig, Transmit, TransmitPayload,
+};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use sa::{InboundSa, OutboundSa, Path, Secret, SelectorSet, Spi, TunnelId};
+
+pub const TUNNEL: TunnelId = TunnelId(1);
+pub const A: usize = 0;
+pub const B: usize = 1;
+
+/// One of the two hosts.
+pub struct Host {
+    pub endpoint: Endpoint,
+    pub address: std::net::IpAddr,
+    pub events: Vec<Event>,
+    pub inbound: BTreeMap<Spi, InboundSa>,
+    pub outbound: Option<OutboundSa>,
+    /// Whether a NAT stands before it, and its mappings: inner socket to outer port.
+    pub nat: Option<BTreeMap<SocketAddr, u16>>,
+    pub sent: Vec<Transmit>,
+}
+
+struct InTransit {
+    at: Instant,
+    order: u64,
+    to: usize,
+    path: Path,
+    octets: Vec<u8>,
+}
+
+/// See the module.
+pub struct Pair {
+    pub hosts: [Host; 2],
+    pub now: Instant,
+    pub start: Instant,
+    wire: VecDeque<InTransit>,
+    order: u64,
+    rng: ChaCha8Rng,
+    /// Datagrams in a thousand that are lost, and that come twice.
+    pub loss: u32,
+    pub duplicates: u32,
+    /// Up to this much later, at random.
+    pub jitter: Duration,
+    pub delay: Duration,
+    /// Nothing is delivered to these hosts.
+    pub deaf: [bool; 2],
+    /// Keep everything that is sent in flight until `release`.
+    pub hold: bool,
+    pub delivered: Vec<(usize, Path, Vec<u8>)>,
+}
+
+pub fn address(host: usize) -> std::net::IpAddr {
+    if host == A { [192, 0, 2, 1].into() } else { [198, 51, 100, 10].into() }
+}
+
+pub fn outside(host: usize) -> std::net::IpAddr {
+    if host == A { [203, 0, 113, 2].into() } else { [198, 51, 100, 99].into() }
+}
+
+pub fn nets(list: &[&str]) -> SelectorSet {
+    SelectorSet(
+        list.iter()
+            .map(|text| {
+                let (address, bits) = text.split_once('/').unwrap();
+                let first: std::net::Ipv4Addr = address.parse().unwrap();
+                let bits: u32 = bits.parse().unwrap();
+                let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+                let last = std::net::Ipv4Addr::from(u32::from(first) | !mask);
+                sa::TrafficSelector::new(first.into()..=last.into(), 0, 0..=65535).unwrap()
+            })
+            .collect(),
+    )
+}
+
+/// Configurations of A and B that fit each other.
+pub fn peers() -> [PeerConfig; 2] {
+    let ids = ["branch.example", "vgw.example"].map(|s| s.parse::<Identity>().unwrap());
+    let sites = [nets(&["192.168.0.0/16"]), nets(&["10.0.0.0/16"])];
+    [A, B].map(|me| {
+        let other = 1 - me;
+        let psk = Secret::new(b"a key that both know".to_vec());
+        let mut peer = PeerConfig::new(TUNNEL, ids[me].clone(), Some(ids[other].clone()), psk);
+        peer.name = format!("host {me}");
+        peer.local = Some(address(me));
+        peer.remote = Some(address(other));
+        peer.local_selectors = sites[me].clone();
+        peer.remote_selectors = sites[other].clone();
+        // Cheap groups first, so that tests that are about something else are fast.
+        peer.ike = IkeProposals::default();
+        peer.esp = EspProposals { groups: Vec::new(), ..EspProposals::default() };
+        peer.rekey_fuzz_percent = 0;
+        peer
+    })
+}
+
+impl Pair {
+    pub fn new(peers: [PeerConfig; 2], seed: u64) -> Self {
+        Self::with(peers, [EndpointConfig::default(), EndpointConfig::default()], seed)
+    }
+
+    pub fn with(peers: [PeerConfig; 2], configs: [EndpointConfig; 2], seed: u64) -> Self {
+        let start = Instant::now();
+        let mut index = 0;
+        let hosts = peers.map(|peer| {
+            let me = index;
+            index += 1;
+            let rng = Box::new(ChaCha8Rng::seed_from_u64(seed * 2 + me as u64));
+            let mut endpoint = Endpoint::new(configs[me].clone(), rng, start);
+            endpoint.add_peer(peer);
+            Host {
+                endpoint,
+                address: address(me),
+                events: Vec::new(),
+                inbound: BTreeMap::new(),
+                outbound: None,
+                nat: None,
+                sent: Vec::new(),
+            }
+        });
+        Self {
+            hosts,
+            now: start,
+            start,
+            wire: VecDeque::new(),
+            order: 0,
+            rng: ChaCha8Rng::seed_from_u64(seed ^ 0x5eed),
+            loss: 0,
+            duplicates: 0,
+            jitter: Duration::ZERO,
+            delay: Duration::from_millis(10),
+            deaf: [false; 2],
+            hold: false,
+            delivered: Vec::new(),
+        }
+    }
+
+    /// Puts a NAT before a host; its peer must accept any address then.
+    pub fn nat(&mut self, host: usize) {
+        self.hosts[host].nat = Some(BTreeMap::new());
+    }
+
+    /// The NAT forgets its mappings and hands out others.
+    pub fn rebind(&mut self, host: usize) {
+        if let Some(nat) = &mut self.hosts[host].nat {
+            for port in nat.values_mut() {
+                *port += 1000;
+            }
+        }
+    }
+
+    pub fn command(&mut self, host: usize, command: Command) {
+        self.hosts[host].endpoint.handle_command(command, self.now);
+        self.drain(host);
+    }
+
+    /// A datagram from anywhere.
+    pub fn inject(&mut self, to: usize, path: Path, octets: &[u8]) {
+        self.hosts[to].endpoint.handle_datagram(path, octets, self.now);
+        self.drain(to);
+    }
+
+    fn chance(&mut self, in_thousand: u32) -> bool {
+        in_thousand > 0 && self.rng.next_u32() % 1000 < in_thousand
+    }
+
+    /// Handles events, then puts transmits on the wire.
+    pub fn drain(&mut self, me: usize) {
+        while let Some(event) = self.hosts[me].endpoint.poll_event() {
+            let host = &mut self.hosts[me];
+            match &event {
+                Event::InstallInbound(sa) => {
+                    assert!(host.inbound.insert(sa.spi, sa.clone()).is_none(), "SPI twice");
+                }
+                Event::InstallOutbound(sa) => host.outbound = Some(sa.clone()),
+                Event::RemoveInbound { spi, .. } => {
+                    assert!(host.inbound.remove(spi).is_some(), "removed what is not there");
+                }
+                Event::RemoveOutbound { spi, .. } => {
+                    if host.outbound.as_ref().is_some_and(|sa| sa.spi == *spi) {
+                        host.outbound = None;
+                    }
+                }
+                _ => {}
+            }
+            host.events.push(event);
+        }
+        while let Some(transmit) = self.hosts[me].endpoint.poll_transmit() {
+            self.hosts[me].sent.push(transmit.clone());
+            self.send(me, transmit);
+        }
+    }
+
+    fn send(&mut self, me: usize, transmit: Transmit) {
+        let octets = match transmit.payload {
+            TransmitPayload::Ike(octets) => octets,
+            TransmitPayload::NatKeepalive => return,
+        };
+        let (mut from, mut to) = (transmit.path.local, transmit.path.remote);
+        if from.ip().is_unspecified() {
+            from.set_ip(self.hosts[me].address);
+        }
+        if let Some(nat) = &mut self.hosts[me].nat {
+            let next = 20_000 + nat.len() as u16;
+            let port = *nat.entry(from).or_insert(next);
+            from = SocketAddr::new(outside(me), port);
+        }
+        let other = 1 - me;
+        if let Some(nat) = &self.hosts[other].nat {
+            if to.ip() != outside(other) {
+                return;
+            }
+            let inner = nat.iter().find(|(_, port)| **port == to.port()).map(|(inner, _)| *inner);
+            let Some(inner) = inner else { return };
+            to = inner;
+        } else if to.ip() != self.hosts[other].address {
+            return;
+        }
+        if self.chance(self.loss) || self.deaf[other] {
+            return;
+        }
+        let copies = if self.chance(self.duplicates) { 2 } else { 1 };
+        for _ in 0..copies {
+            let spread = self.jitter.as_micros() as u64;
+            let extra = if spread == 0 { 0 } else { self.rng.next_u64() % spread };
+            self.order += 1;
+            self.wire.push_back(InTransit {
+                at: self.now + self.delay + Duration::from_micros(extra),
+                order: self.order,
+                to: other,
+                path: Path { local: to, remote: from },
+                octets: octets.clone(),
+            });
+        }
+    }
+
+    /// Does the next thing that happens before `until`; false if nothing does.
+    pub fn step(&mut self, until: Instant) -> bool {
+        let timer = |host: &Host| host.endpoint.poll_timeout().map(|(at, _)| at);
+        let timers = [timer(&self.hosts[A]), timer(&self.hosts[B])];
+        let packet = if self.hold {
+            None
+        } else {
+            self.wire
+                .iter()
+                .enumerate()
+                .min_by_key(|(_, p)| (p.at, p.order))
+                .map(|(i, p)| (p.at, i))
+        };
+        let next = [timers[A], timers[B], packet.map(|(at, _)| at)].into_iter().flatten().min();
+        let Some(next) = next.filter(|at| *at <= until) else {
+            self.now = self.now.max(until);
+            return false;
+        };
+        self.now = self.now.max(next);
+        if let Some((_, i)) = packet.filter(|(at, _)| *at == next) {
+            let packet = self.wire.remove(i).unwrap();
+            self.delivered.push((packet.to, packet.path, packet.octets.clone()));
+            self.hosts[packet.to].endpoint.handle_datagram(packet.path, &packet.octets, self.now);
+            self.drain(packet.to);
+            return true;
+        }
+        for me in [A, B] {
+            if timers[me] == Some(next) {
+                self.hosts[me].endpoint.handle_timeout(self.now);
+                self.drain(me);
+            }
+        }
+        true
+    }
+
+    /// Lets time pass.
+    pub fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        let mut steps = 0;
+        while self.step(until) {
+            steps += 1;
+            assert!(
+                steps < 200_000,
+                "an endless loop: {:?}",
+                self.hosts[A].endpoint.poll_timeout()
+            );
+        }
+    }
+
+    pub fn run_secs(&mut self, seconds: u64) {
+        self.run(Duration::from_secs(seconds));
+    }
+
+    /// Packets that the data planes would exchange now: tells both what they would see, and
+    /// whether they pass.
+    pub fn traffic(&mut self) {
+        for from in [A, B] {
+            let to = 1 - from;
+            let outbound = self.hosts[from].outbound.clone().expect("no outbound SA");
+            let inbound = self.hosts[to].inbound.get(&outbound.spi).expect("peer has no inbound");
+            assert_eq!(outbound.encryption, inbound.encryption, "keys");
+            assert_eq!(outbound.integrity, inbound.integrity, "keys");
+            assert_eq!((outbound.suite, outbound.esn), (inbound.suite, inbound.esn));
+            assert_eq!(outbound.local_selectors, inbound.remote_selectors);
+            assert_eq!(outbound.remote_selectors, inbound.local_selectors);
+            let spi = outbound.spi;
+            self.command(to, Command::InboundSeen { tunnel: TUNNEL, spi });
+        }
+    }
+
+    /// One IKE SA and one pair of Child SAs, the same on both sides, and traffic passes.
+    pub fn assert_at_rest(&mut self) {
+        self.traffic();
+        for me in [A, B] {
+            let host = &self.hosts[me];
+            assert_eq!(
+                host.inbound.len(),
+                1,
+                "inbound SAs of host {me}: {:?}",
+                host.inbound.keys()
+            );
+            assert_eq!(host.endpoint.ike_sas(), 1, "IKE SAs of host {me}");
+            assert_eq!(host.endpoint.half_open(), 0);
+        }
+        let infos = [A, B].map(|me| self.hosts[me].endpoint.ike_info(TUNNEL).unwrap());
+        assert_eq!(infos[A].initiator_spi, infos[B].initiator_spi);
+        assert_eq!(infos[A].responder_spi, infos[B].responder_spi);
+        let children = [A, B].map(|me| self.hosts[me].endpoint.child_info(TUNNEL).unwrap());
+        assert_eq!(children[A].inbound, children[B].outbound);
+        assert_eq!(children[B].inbound, children[A].outbound);
+    }
+
+    /// A tunnel that A began.
+    pub fn up(peers: [PeerConfig; 2], seed: u64) -> Self {
+        let mut pair = Self::new(peers, seed);
+        pair.command(A, Command::Initiate(TUNNEL));
+        pair.run_secs(2);
+        pair.assert_at_rest();
+        pair
+    }
+
+    pub fn failures(&self, host: usize) -> Vec<String> {
+        self.hosts[host]
+            .events
+            .iter()
+            .filter_map(|e| match e {
+                Event::Failed { diagnosis, .. } => Some(diagnosis.to_string()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub fn names(&self, host: usize) -> Vec<&'static str> {
+        self.hosts[host].events.iter().map(name).collect()
+    }
+
+    pub fn ports(&self, host: usize) -> BTreeSet<(u16, u16)> {
+        let ports = |t: &Transmit| (t.path.local.port(), t.path.remote.port());
+        self.hosts[host].sent.iter().map(ports).collect()
+    }
+
+    pub fn in_transit(&self) -> usize {
+        self.wire.len()
+    }
+
+    /// Loses what is on the wire.
+    pub fn lose_all(&mut self) {
+        self.wire.clear();
+    }
+}
+
+pub fn name(event: &Event) -> &'static str {
+    match event {
+        Event::InstallInbound(_) => "InstallInbound",
+        Event::InstallOutbound(_) => "InstallOutbound",
+        Event::RemoveInbound { .. } => "RemoveInbound",
+        Event::RemoveOutbound { .. } => "RemoveOutbound",
+        Event::IkeUp { .. } => "IkeUp",
+        Event::IkeRekeyed { .. } => "IkeRekeyed",
+        Event::ChildUp { .. } => "ChildUp",
+        Event::ChildRekeyed { .. } => "ChildRekeyed",
+        Event::PathChanged { .. } => "PathChanged",
+        Event::ChildDown { .. } => "ChildDown",
+        Event::IkeDown { .. } => "IkeDown",
+        Event::Failed { .. } => "Failed",
+    }
+}
