@@ -22,6 +22,9 @@ use crate::message::{
     parse_message,
 };
 
+/// The tunnel and the next timer of an IKE SA, as the tables have them.
+type Indexed = (Option<TunnelId>, Option<(Instant, Timer)>);
+
 /// All IKE SAs of one host, both roles. See the crate's page for the loop that drives it.
 pub struct Endpoint {
     pub(crate) ctx: Context,
@@ -30,7 +33,7 @@ pub struct Endpoint {
     pub(crate) sas: BTreeMap<u64, IkeSa>,
     half_open: HalfOpen,
     /// What the two indexes below know of each IKE SA.
-    indexed: BTreeMap<u64, (Option<TunnelId>, Option<(Instant, Timer)>)>,
+    indexed: BTreeMap<u64, Indexed>,
     pub(crate) by_tunnel: BTreeMap<TunnelId, BTreeSet<u64>>,
     deadlines: BTreeSet<(Instant, Timer, u64)>,
 }

@@ -317,10 +317,10 @@ impl IkeSa {
         let Phase::Up(up) = &self.phase else { return };
         let Standing::Ended { answer } = up.standing else { return };
         self.link.window.answered();
-        if let Phase::Up(up) = std::mem::replace(&mut self.phase, Phase::Closed) {
-            if answer {
-                self.phase = Phase::Spent(Box::new(Spent::new(up.protection, ctx)));
-            }
+        if let Phase::Up(up) = std::mem::replace(&mut self.phase, Phase::Closed)
+            && answer
+        {
+            self.phase = Phase::Spent(Box::new(Spent::new(up.protection, ctx)));
         }
     }
 }

@@ -213,14 +213,14 @@ impl Established {
 
     /// The peer answers no more.
     pub(crate) fn peer_dead(&mut self, link: &Link, ctx: &mut Context) {
-        if let Some(Pending::RekeyIke(started)) = &self.pending {
-            if let Some((to, _)) = started.rival {
-                // It answers nothing here, but its own rekey stands: that one has its own watch.
-                let estate = Box::new(self.take_estate(link));
-                ctx.effects.push_back(Effect::Inherit { to, estate });
-                self.standing = Standing::Replaced;
-                return self.tear_down(DownReason::Replaced, false, ctx);
-            }
+        if let Some(Pending::RekeyIke(started)) = &self.pending
+            && let Some((to, _)) = started.rival
+        {
+            // It answers nothing here, but its own rekey stands: that one has its own watch.
+            let estate = Box::new(self.take_estate(link));
+            ctx.effects.push_back(Effect::Inherit { to, estate });
+            self.standing = Standing::Replaced;
+            return self.tear_down(DownReason::Replaced, false, ctx);
         }
         if self.standing == Standing::Current {
             ctx.counters.dead_peers += 1;

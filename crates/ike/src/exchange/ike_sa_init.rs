@@ -113,11 +113,11 @@ impl InitSent {
         }
         let parts = Parts::from(message.payloads.clone());
         if parts.sa.is_none() {
-            if let Some(cookie) = parts.notify(NotifyType::COOKIE) {
-                if (1..=MAX_COOKIE).contains(&cookie.data.len()) {
-                    self.cookie = Some(cookie.data.clone());
-                    return self.restart(link, ctx);
-                }
+            if let Some(cookie) = parts.notify(NotifyType::COOKIE)
+                && (1..=MAX_COOKIE).contains(&cookie.data.len())
+            {
+                self.cookie = Some(cookie.data.clone());
+                return self.restart(link, ctx);
             }
             return match parts.error().cloned() {
                 Some(error) => self.process_error(&error, link, ctx),
