@@ -271,4 +271,179 @@ mod tests {
         cbc_decrypt(Bits::B128, &key, &iv, &mut block);
         assert_eq!(&block, b"Single block msg");
     }
+
+    fn hex(text: &str) -> Vec<u8> {
+        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+        digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
+    }
+
+    fn aead(encryption: IkeEncryption, key: &str) -> SkCipher {
+        let suite =
+            ChosenIke { encryption, integrity: None, prf: Hash::Sha256, group: KeGroup::X25519 };
+        SkCipher::new(&suite, &Secret::new(hex(key)), &Secret::default()).unwrap()
+    }
+
+    /// RFC 7634 appendix B: a whole IKE message, header and SK payload header as AAD.
+    #[test]
+    fn chacha20_poly1305_matches_rfc_7634() {
+        let key = "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9fa0a1a2a3";
+        let mut cipher = aead(IkeEncryption::ChaCha20Poly1305, key);
+        if let Kind::Aead { next_iv, .. } = &mut cipher.0 {
+            *next_iv = 0x1011_1213_1415_1617;
+        }
+        let head = hex("c0c1c2c3c4c5c6c7d0d1d2d3d4d5d6d72e202500000000090000004529000029");
+        let plain = hex("0000000c000040010000000a");
+        let sealed = hex("1011121314151617 610394701f8d017f7c12924889
+                          6b71bfe25236efd7cdc67066906315b2");
+        let mut message = head.clone();
+        cipher.seal(&mut message, &plain, &mut ChaCha8Rng::seed_from_u64(0));
+        assert_eq!(message[head.len()..], sealed);
+        assert_eq!(cipher.open(&message, head.len()).unwrap(), plain);
+    }
+
+    /// Test cases 4 and 16 of the GCM specification (SP 800-38D's submission). Their last octet of
+    /// plaintext, 0x39, reads as the length of 57 octets of padding.
+    #[test]
+    fn aes_gcm_matches_the_specification() {
+        let head = hex("feedfacedeadbeeffeedfacedeadbeefabaddad2");
+        for (bits, key, sealed) in [
+            (
+                Bits::B128,
+                "feffe9928665731c6d6a8f9467308308cafebabe",
+                "42831ec2217774244b7221b784d0d49ce3aa212f2c02a4e035c17e2329aca12e
+                 21d514b25466931c7d8f6a5aac84aa051ba30b396a0aac973d58e091
+                 5bc94fbc3221a5db94fae95ae7121a47",
+            ),
+            (
+                Bits::B256,
+                "feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308cafebabe",
+                "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa
+                 8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662
+                 76fc6ece0f4e1768cddf8853bb2d551b",
+            ),
+        ] {
+            let cipher = aead(IkeEncryption::AesGcm16(bits), key);
+            let message = [head.clone(), hex("facedbaddecaf888"), hex(sealed)].concat();
+            assert_eq!(cipher.open(&message, head.len()).unwrap(), [0xd9, 0x31], "{bits:?}");
+        }
+    }
+
+    /// IV, padding, ciphertext and ICV, computed with Python's `cryptography` and `hmac`: keys are
+    /// the octets from 0 and from 100, the head 0 to 31, the IV 16 to 31.
+    #[test]
+    fn aes_cbc_with_hmac_matches_an_independent_computation() {
+        let octets = |from: u8, length: usize| (from..).take(length).collect::<Vec<u8>>();
+        for (bits, hash, sealed) in [
+            (
+                Bits::B128,
+                Hash::Sha256,
+                "c5b6f03905b9a9fdf5d7671ba2b04522c656124c1892151f5762a0f7030efb0e
+                 fb180005ab971afcd38c07d2d9eba9d0",
+            ),
+            (
+                Bits::B256,
+                Hash::Sha384,
+                "953a964c5c1af4f8d7824595da8a926e39dda4b26e5d605e9b0d19ea791d3e72
+                 8c3b722f5a874a57322df4a36048ad9ba14ff6594f6fe722",
+            ),
+            (
+                Bits::B256,
+                Hash::Sha512,
+                "953a964c5c1af4f8d7824595da8a926e39dda4b26e5d605e9b0d19ea791d3e72
+                 9d60ec3f425be3f68d3a92a4c793e0adfdd12f0c8fbc795ee7c23c44acd9cf2c",
+            ),
+        ] {
+            let suite = ChosenIke {
+                encryption: IkeEncryption::AesCbc(bits),
+                integrity: Some(hash),
+                prf: Hash::Sha256,
+                group: KeGroup::X25519,
+            };
+            let encryption = Secret::new(octets(0, bits.octets()));
+            let integrity = Secret::new(octets(100, hash.octets()));
+            let mut cipher = SkCipher::new(&suite, &encryption, &integrity).unwrap();
+            let plain = b"a payload chain of 29 octets.";
+            let message = [octets(0, 32), octets(16, 16), hex(sealed)].concat();
+            assert_eq!(cipher.open(&message, 32).unwrap(), plain, "{suite}");
+            let mut ours = octets(0, 32);
+            cipher.seal(&mut ours, plain, &mut Iv(16));
+            assert_eq!(ours, message, "{suite}");
+        }
+    }
+
+    /// Counts up from an octet.
+    struct Iv(u8);
+
+    impl RngCore for Iv {
+        fn next_u32(&mut self) -> u32 {
+            unreachable!("an IV is drawn as octets")
+        }
+        fn next_u64(&mut self) -> u64 {
+            unreachable!("an IV is drawn as octets")
+        }
+        fn fill_bytes(&mut self, dest: &mut [u8]) {
+            dest.iter_mut().zip(self.0..).for_each(|(octet, next)| *octet = next);
+        }
+        fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), rand_core::Error> {
+            self.fill_bytes(dest);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn no_two_messages_of_a_key_share_an_iv() {
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        for suite in suites() {
+            let mut cipher = cipher(&suite);
+            let iv_len = if suite.encryption.is_aead() { AEAD_IV } else { BLOCK };
+            let mut seen = std::collections::BTreeSet::new();
+            for _ in 0..100 {
+                let mut message = Vec::new();
+                cipher.seal(&mut message, b"same", &mut rng);
+                assert!(seen.insert(message[..iv_len].to_vec()), "{suite}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_of_another_length_make_no_cipher() {
+        for suite in suites() {
+            let keys = super::super::SaKeys::initial(
+                &suite,
+                &Secret::new(vec![7; 32]),
+                b"ni",
+                b"nr",
+                (1, 2),
+            );
+            let longer = |s: &Secret| Secret::new([s.expose(), &[0]].concat());
+            assert!(SkCipher::new(&suite, &longer(&keys.ei), &keys.ai).is_none(), "{suite}");
+            assert!(SkCipher::new(&suite, &Secret::default(), &keys.ai).is_none(), "{suite}");
+            if suite.integrity.is_some() {
+                assert!(SkCipher::new(&suite, &keys.ei, &longer(&keys.ai)).is_none(), "{suite}");
+            }
+        }
+    }
+
+    /// The sender may pad as it likes (RFC 7296 3.14), but not with more than there is.
+    #[test]
+    fn padding_longer_than_the_plaintext_is_refused() {
+        let mut cipher = cipher(&suites()[0]);
+        let Kind::Cbc { key, bits, mac, icv } = &mut cipher.0 else { unreachable!() };
+        for (pad, opens) in [(0, Some(15)), (15, Some(0)), (16, None), (255, None)] {
+            let mut block = [9; BLOCK];
+            block[BLOCK - 1] = pad;
+            let iv = [1; BLOCK];
+            cbc_encrypt(*bits, key.expose(), &iv, &mut block);
+            let mut message = [iv, block].concat();
+            let tag = hmac::sign(mac, &message);
+            message.extend_from_slice(&tag.as_ref()[..*icv]);
+            let opened =
+                SkCipher(Kind::Cbc { key: key.clone(), bits: *bits, mac: mac.clone(), icv: *icv })
+                    .open(&message, 0);
+            assert_eq!(opened.ok().map(|plain| plain.len()), opens, "padding of {pad}");
+        }
+    }
 }

@@ -6,8 +6,10 @@ mod holder;
 mod receive;
 mod send;
 mod socket;
+mod watch;
 
 pub use holder::{Holder, holder};
 pub use receive::{ReceiveReport, UdpReceiver};
 pub use send::{SendReport, UdpSender};
-pub use socket::{BindError, UdpOptions, UdpSocket, path_mtu};
+pub use socket::{BindError, UdpOptions, UdpSocket, path_mtu, source_for};
+pub use watch::AsyncReceiver;

@@ -210,6 +210,17 @@ pub fn path_mtu(local: IpAddr, remote: SocketAddr) -> io::Result<u32> {
     Ok(int_option(socket.as_raw_fd(), level, name)?.cast_unsigned())
 }
 
+/// The address that this host would send from to reach `remote`.
+///
+/// # Errors
+/// There is no route.
+pub fn source_for(remote: SocketAddr) -> io::Result<IpAddr> {
+    let socket = Socket::new(Domain::for_address(remote), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.connect(&remote.into())?;
+    let local = socket.local_addr()?.as_socket().map(|local| local.ip());
+    local.filter(|ip| !ip.is_unspecified()).ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}
+
 fn ask_for_ancillary(fd: RawFd, v6: bool) -> io::Result<()> {
     if v6 {
         set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;

@@ -1,0 +1,268 @@
+//! The loop of the control thread: what happens goes into the gateway, what it wants is done.
+
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
+
+use control::config::Role;
+use control::gateway::Gateway;
+use control::{Action, Request, Severity};
+use netio::udp::path_mtu;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{debug, error, info, warn};
+
+use crate::device::Device;
+use crate::planes::{Inbox, Planes};
+use crate::server::{Asked, Response};
+use crate::service::{self, Watchdog};
+use crate::sockets::{IkeReceiver, Sockets, name_local_addresses};
+use crate::worker::{Notice, SlowDatagram};
+use crate::{RunError, load};
+
+/// Inputs that are taken in a row before what the gateway wants is done: under a flood of IKE
+/// messages the waits for the workers are shared.
+const IN_A_ROW: usize = 32;
+
+/// Everything that the control thread owns.
+pub(crate) struct Driver {
+    role: Role,
+    file: PathBuf,
+    gateway: Gateway,
+    planes: Planes,
+    sockets: Sockets,
+    device: Device,
+    /// An inbound command was sent and not acknowledged yet.
+    inbound_pending: bool,
+    stopping: bool,
+    stopped: bool,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, RunError> {
+        let on = |kind| signal(kind).map_err(RunError::system("handle signals"));
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hang_up: on(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl Driver {
+    pub(crate) fn new(
+        role: Role,
+        file: &Path,
+        gateway: Gateway,
+        planes: Planes,
+        sockets: Sockets,
+        device: Device,
+    ) -> Self {
+        Self {
+            role,
+            file: file.to_owned(),
+            gateway,
+            planes,
+            sockets,
+            device,
+            inbound_pending: false,
+            stopping: false,
+            stopped: false,
+        }
+    }
+
+    /// Runs until told to stop.
+    pub(crate) async fn drive(
+        &mut self,
+        mut inbox: Inbox,
+        ike: Vec<IkeReceiver>,
+        mut requests: mpsc::Receiver<Asked>,
+    ) -> Result<(), RunError> {
+        let mut signals = Signals::new()?;
+        let mut plain = plain_messages(ike);
+        let mut watchdog = Watchdog::new(Instant::now());
+        self.act().await;
+        service::notify(NotifyState::Ready);
+        while !self.stopped {
+            let now = Instant::now();
+            let due = self.gateway.poll_timeout();
+            let wake = watchdog.feed(now).map_or(due, |at| at.min(due));
+            // In this order: a flood of strangers' messages holds up nothing else.
+            tokio::select! {
+                biased;
+                _ = signals.terminate.recv() => self.stop("SIGTERM"),
+                _ = signals.interrupt.recv() => self.stop("SIGINT"),
+                _ = signals.hang_up.recv() => drop(self.reload().await),
+                source = self.planes.inbound.failed() => {
+                    return Err(RunError::Worker { thread: "receiving", source });
+                }
+                source = self.planes.outbound.failed() => {
+                    return Err(RunError::Worker { thread: "sending", source });
+                }
+                () = tokio::time::sleep_until(wake.into()) => {
+                    let now = Instant::now();
+                    if now >= due {
+                        self.gateway.handle_timeout(now);
+                    }
+                }
+                Some((request, back)) = requests.recv() => {
+                    let response = self.answer(request).await;
+                    let _ = back.send(response);
+                }
+                Some(notice) = inbox.notices.recv() => {
+                    self.take_notice(notice);
+                    for _ in 1..IN_A_ROW {
+                        let Ok(notice) = inbox.notices.try_recv() else { break };
+                        self.take_notice(notice);
+                    }
+                }
+                Some(message) = inbox.slow.recv() => self.take_messages(message, &mut inbox.slow),
+                Some(message) = plain.recv() => self.take_messages(message, &mut plain),
+            }
+            self.act().await;
+        }
+        Ok(())
+    }
+
+    fn take_messages(&mut self, first: SlowDatagram, more: &mut mpsc::Receiver<SlowDatagram>) {
+        let now = Instant::now();
+        self.gateway.handle_ike(first.path, &first.message, now);
+        for _ in 1..IN_A_ROW {
+            let Ok(next) = more.try_recv() else { break };
+            self.gateway.handle_ike(next.path, &next.message, now);
+        }
+    }
+
+    fn take_notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Data(event) => self.gateway.handle_data_event(event, Instant::now()),
+            Notice::TooBig(path) => match path_mtu(path.local.ip(), path.remote) {
+                Ok(mtu) => debug!(%path, mtu, "the path MTU is smaller than the tunnel's"),
+                Err(error) => debug!(%path, %error, "the path MTU is unknown"),
+            },
+        }
+    }
+
+    /// Does everything that the gateway wants, in order.
+    async fn act(&mut self) {
+        while let Some(action) = self.gateway.poll_action() {
+            match action {
+                Action::Inbound(command) => {
+                    self.planes.inbound.apply(command);
+                    self.inbound_pending = true;
+                }
+                Action::Outbound(command) => self.planes.outbound.apply(command),
+                Action::Transmit(transmit) => {
+                    // The peer may use an SA as soon as it has this message.
+                    if std::mem::take(&mut self.inbound_pending) {
+                        self.planes.inbound.sync().await;
+                    }
+                    if let Err(error) = self.sockets.transmit(&transmit) {
+                        warn!(path = %transmit.path, %error, "an IKE message was not sent");
+                    }
+                }
+                Action::Log(Severity::Info, line) => info!("{line}"),
+                Action::Log(Severity::Warning, line) => warn!("{line}"),
+                Action::SetTunMtu(mtu) => self.device.set_mtu(mtu).await,
+                Action::Interface(interface) => {
+                    if let Err(error) = self.device.configure(&interface).await {
+                        error!("{error}");
+                    }
+                }
+                Action::Stopped => self.stopped = true,
+            }
+        }
+    }
+
+    /// Deletes the SAs at the peers; a second signal does not wait for their answers.
+    fn stop(&mut self, signal: &str) {
+        if self.stopping {
+            self.stopped = true;
+            return;
+        }
+        info!("{signal}: stopping");
+        self.stopping = true;
+        service::notify(NotifyState::Stopping);
+        self.gateway.handle_stop(Instant::now());
+    }
+
+    async fn answer(&mut self, request: Request) -> Response {
+        let now = Instant::now();
+        let result = match request {
+            Request::Status => return Response::Status(Box::new(self.status(now))),
+            Request::Reload => self.reload().await,
+            Request::Tunnel { connection, number, verb } => {
+                self.gateway.handle_tunnel(&connection, number, verb, now)
+            }
+        };
+        match result {
+            Ok(()) => Response::Done,
+            Err(why) => Response::Error(why),
+        }
+    }
+
+    fn status(&self, now: Instant) -> control::status::Status {
+        let mut status = self.gateway.status(now);
+        status.drops.extend(self.planes.drops());
+        let offloads = self.device.tun.offloads();
+        let names = [
+            (offloads.checksum, "checksum"),
+            (offloads.tcp, "tso"),
+            (offloads.udp, "uso"),
+            (self.sockets.nat_t.iter().all(|socket| socket.gro()), "udp-gro"),
+        ];
+        let on: Vec<&str> = names.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
+        status.engine.insert("aead".into(), dataplane::aead_backend().to_string());
+        status.engine.insert("offloads".into(), on.join(" "));
+        status.stamp(SystemTime::now());
+        status
+    }
+
+    /// Reads the files again. A configuration that is refused changes nothing.
+    async fn reload(&mut self) -> Result<(), String> {
+        service::notify_reloading();
+        let result = match load(self.role, &self.file) {
+            Ok((mut config, secrets)) => {
+                name_local_addresses(&mut config);
+                self.device.set_own_networks(&config.own_cidrs);
+                self.gateway.handle_reload(config, secrets, Instant::now()).map(drop)
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(why) = &result {
+            warn!("reload refused, nothing changed: {why}");
+        }
+        self.act().await;
+        service::notify(NotifyState::Ready);
+        result
+    }
+
+    /// Removes what this process added to the system.
+    pub(crate) async fn take_down(mut self) {
+        self.device.take_down().await;
+    }
+}
+
+/// Reads the sockets without marker on the event loop, into one channel.
+fn plain_messages(receivers: Vec<IkeReceiver>) -> mpsc::Receiver<SlowDatagram> {
+    let (messages, inbox) = mpsc::channel(IN_A_ROW);
+    for mut receiver in receivers {
+        let messages = messages.clone();
+        tokio::spawn(async move {
+            while let Some(datagrams) = receiver.receive().await {
+                for datagram in datagrams {
+                    if messages.send(datagram).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+    inbox
+}

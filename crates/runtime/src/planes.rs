@@ -1,0 +1,86 @@
+//! The data plane of a daemon: both workers, their counters and their channels.
+
+use std::sync::Arc;
+
+use control::config::Config;
+use dataplane::{Counters, IcmpSource, Inbound, InboundCommand, Outbound, OutboundCommand};
+use netio::tun::Tun;
+use netio::udp::{UdpReceiver, UdpSender};
+use tokio::sync::mpsc;
+
+use crate::RunError;
+use crate::sockets::Sockets;
+use crate::worker::{
+    InboundWorker, IoCounters, IoDrop, Notice, OutboundWorker, SlowDatagram, Worker,
+};
+
+/// IKE messages that wait for the control thread. Retransmission makes further ones good; the
+/// bound keeps a flood from growing memory.
+const SLOW: usize = 512;
+/// Notices that wait for the control thread; further ones wait in the data plane.
+const NOTICES: usize = 1024;
+
+/// The two workers.
+pub(crate) struct Planes {
+    pub(crate) inbound: Worker<InboundCommand>,
+    pub(crate) outbound: Worker<OutboundCommand>,
+    io: [Arc<IoCounters>; 2],
+}
+
+/// What the workers say.
+pub(crate) struct Inbox {
+    pub(crate) slow: mpsc::Receiver<SlowDatagram>,
+    pub(crate) notices: mpsc::Receiver<Notice>,
+}
+
+impl Planes {
+    pub(crate) fn start(
+        config: &Config,
+        sockets: &Sockets,
+        tun: &Tun,
+        counters: &(Arc<Counters>, Arc<Counters>),
+    ) -> Result<(Self, Inbox), RunError> {
+        let (slow_in, slow) = mpsc::channel(SLOW);
+        let (notices_in, notices) = mpsc::channel(NOTICES);
+        let io = [Arc::<IoCounters>::default(), Arc::default()];
+        let inbound = InboundWorker {
+            udp: sockets.nat_t.iter().map(|s| UdpReceiver::new(Arc::clone(s))).collect(),
+            tun: tun.writer(),
+            plane: Inbound::new(Arc::clone(&counters.0)),
+            counters: Arc::clone(&io[0]),
+            slow: slow_in,
+            notices: notices_in.clone(),
+        };
+        let outbound = OutboundWorker {
+            tun: tun.reader(),
+            back: tun.writer(),
+            udp: UdpSender::new(Arc::clone(&sockets.nat_t)),
+            plane: Outbound::new(Arc::clone(&counters.1), icmp_source(config)),
+            counters: Arc::clone(&io[1]),
+            notices: notices_in,
+        };
+        let planes = Self {
+            inbound: inbound.spawn().map_err(RunError::system("start a thread"))?,
+            outbound: outbound.spawn().map_err(RunError::system("start a thread"))?,
+            io,
+        };
+        Ok((planes, Inbox { slow, notices }))
+    }
+
+    /// What was lost between the system and the data plane; only reasons that happened.
+    pub(crate) fn drops(&self) -> impl Iterator<Item = (String, u64)> {
+        IoDrop::ALL.iter().filter_map(|reason| {
+            let count: u64 = self.io.iter().map(|counters| counters.dropped(*reason)).sum();
+            (count > 0).then(|| (reason.name().to_owned(), count))
+        })
+    }
+}
+
+/// ICMP errors come from the inside addresses of the first tunnel.
+fn icmp_source(config: &Config) -> IcmpSource {
+    let first = config.connections.first().map(|connection| &connection.tunnels[0]);
+    IcmpSource {
+        v4: first.map(|tunnel| tunnel.inside_v4.0),
+        v6: first.and_then(|tunnel| tunnel.inside_v6).map(|(own, _)| own),
+    }
+}

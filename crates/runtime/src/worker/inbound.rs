@@ -1,0 +1,109 @@
+//! The receiving thread: UDP, open, TUN.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use dataplane::{Inbound, InboundCommand};
+use netio::tun::TunWriter;
+use netio::udp::UdpReceiver;
+use netio::wait;
+use packet::{DatagramBatch, InnerBatch};
+use sa::Path;
+use tokio::sync::mpsc;
+
+use super::{
+    BATCHES_IN_A_ROW, IoCounters, IoDrop, Notice, Orders, SlowDatagram, Worker, pass_events,
+};
+
+/// Everything that the receiving thread owns.
+#[derive(Debug)]
+pub struct InboundWorker {
+    /// The sockets with ESP on them; at most 31.
+    pub udp: Vec<UdpReceiver>,
+    /// Where opened packets go.
+    pub tun: TunWriter,
+    /// The data plane's receiving half.
+    pub plane: Inbound,
+    /// What is lost here; nobody else writes it.
+    pub counters: Arc<IoCounters>,
+    /// IKE messages, to the control thread.
+    pub slow: mpsc::Sender<SlowDatagram>,
+    /// Everything else, to the control thread.
+    pub notices: mpsc::Sender<Notice>,
+}
+
+/// What a batch passes through. Kept from batch to batch.
+#[derive(Default)]
+struct Buffers {
+    datagrams: DatagramBatch,
+    inner: InnerBatch,
+    slow: DatagramBatch,
+}
+
+impl InboundWorker {
+    /// Starts the thread, in the network namespace of the caller.
+    ///
+    /// # Errors
+    /// The system has no thread or descriptor left.
+    pub fn spawn(self) -> io::Result<Worker<InboundCommand>> {
+        Worker::spawn("packets-in", move |orders| self.run(&orders))
+    }
+
+    fn run(mut self, orders: &Orders<InboundCommand>) -> io::Result<()> {
+        let mut buffers = Buffers::default();
+        // The descriptors do not change; the sockets outlive the list.
+        let sockets: Vec<_> = self.udp.iter().map(|udp| Arc::clone(udp.socket())).collect();
+        let mut descriptors: Vec<BorrowedFd<'_>> = vec![orders.waker.as_fd()];
+        descriptors.extend(sockets.iter().map(|socket| socket.as_fd()));
+        loop {
+            orders.waker.clear();
+            if !orders.carry_out(|command| self.plane.apply(command)) {
+                return Ok(());
+            }
+            pass_events(&self.notices, || self.plane.poll_event());
+            let ready = wait::readable(&descriptors, None)?;
+            for index in 0..self.udp.len() {
+                if ready & (2 << index) != 0 {
+                    self.drain(index, &mut buffers)?;
+                }
+            }
+        }
+    }
+
+    /// Takes what one socket has, but not for ever: others and commands wait.
+    fn drain(&mut self, index: usize, buffers: &mut Buffers) -> io::Result<()> {
+        for _ in 0..BATCHES_IN_A_ROW {
+            let Some(udp) = self.udp.get_mut(index) else { return Ok(()) };
+            let report = udp.receive(&mut buffers.datagrams)?;
+            self.counters.count(IoDrop::UdpReceiveTruncated, report.truncated);
+            if report.messages > 0 {
+                self.forward(buffers);
+            }
+            if !report.more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn forward(&mut self, buffers: &mut Buffers) {
+        let Buffers { datagrams, inner, slow } = buffers;
+        inner.clear();
+        slow.clear();
+        self.plane.open(datagrams, Instant::now(), inner, slow);
+        if !inner.packets.is_empty() {
+            let report = self.tun.write(inner);
+            self.counters.count_write(&report);
+        }
+        for datagram in &slow.datagrams {
+            let path = Path { local: datagram.local, remote: datagram.remote };
+            let Some(octets) = slow.bytes.get(datagram.range.clone()) else { continue };
+            match self.slow.try_reserve() {
+                Ok(room) => room.send(SlowDatagram { path, message: octets.to_vec() }),
+                Err(_) => self.counters.count(IoDrop::IkeQueueFull, 1),
+            }
+        }
+    }
+}

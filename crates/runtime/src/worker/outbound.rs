@@ -1,0 +1,84 @@
+//! The sending thread: TUN, seal, UDP.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use dataplane::{Outbound, OutboundCommand};
+use netio::tun::{TunReader, TunWriter};
+use netio::udp::UdpSender;
+use netio::wait;
+use packet::{InnerBatch, WireBatch};
+use sa::Path;
+use tokio::sync::mpsc;
+
+use super::{BATCHES_IN_A_ROW, IoCounters, IoDrop, Notice, Orders, Worker, pass_events};
+
+/// Everything that the sending thread owns.
+#[derive(Debug)]
+pub struct OutboundWorker {
+    /// Where inner packets come from.
+    pub tun: TunReader,
+    /// Where ICMP errors about them go.
+    pub back: TunWriter,
+    /// Where sealed datagrams go.
+    pub udp: UdpSender,
+    /// The data plane's sending half.
+    pub plane: Outbound,
+    /// What is lost here; nobody else writes it.
+    pub counters: Arc<IoCounters>,
+    /// To the control thread.
+    pub notices: mpsc::Sender<Notice>,
+}
+
+impl OutboundWorker {
+    /// Starts the thread, in the network namespace of the caller.
+    ///
+    /// # Errors
+    /// The system has no thread or descriptor left.
+    pub fn spawn(self) -> io::Result<Worker<OutboundCommand>> {
+        Worker::spawn("packets-out", move |orders| self.run(&orders))
+    }
+
+    fn run(mut self, orders: &Orders<OutboundCommand>) -> io::Result<()> {
+        let (mut inner, mut wire) = (InnerBatch::default(), WireBatch::default());
+        let mut back = InnerBatch::default();
+        loop {
+            orders.waker.clear();
+            if !orders.carry_out(|command| self.plane.apply(command)) {
+                return Ok(());
+            }
+            pass_events(&self.notices, || self.plane.poll_event());
+            wait::readable(&[orders.waker.as_fd(), self.tun.as_fd()], None)?;
+            for _ in 0..BATCHES_IN_A_ROW {
+                let report = self.tun.read(&mut inner)?;
+                self.counters.count(IoDrop::TunReadHeader, report.bad_header);
+                if report.packets > 0 {
+                    self.forward(&inner, &mut wire, &mut back);
+                }
+                if !report.more {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn forward(&mut self, inner: &InnerBatch, wire: &mut WireBatch, back: &mut InnerBatch) {
+        wire.clear();
+        back.clear();
+        self.plane.seal(inner, Instant::now(), wire, back);
+        if !wire.runs.is_empty() {
+            let report = self.udp.send(wire);
+            self.counters.count_send(&report);
+            if let Some((local, remote)) = report.too_big {
+                // If there is no room, the next one says the same.
+                let _ = self.notices.try_send(Notice::TooBig(Path { local, remote }));
+            }
+        }
+        if !back.packets.is_empty() {
+            let report = self.back.write(back);
+            self.counters.count_write(&report);
+        }
+    }
+}
