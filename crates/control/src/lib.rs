@@ -1,8 +1,18 @@
-//! Policy without input or output: the configuration of both daemons, and which tunnels it asks
-//! for.
+//! Policy without input or output: the configuration of both daemons, which tunnels should exist,
+//! and which of them carries the traffic.
 //!
-//! The crate reads no file, clock or socket. The runtime brings the text of a configuration and
-//! reads the key files that it names.
+//! [`gateway::Gateway`] owns the IKE endpoint and turns what happens into [`Action`]s, which the
+//! runtime carries out in order. The crate reads no file, clock or socket: the runtime brings the
+//! text of a configuration, reads the key files that it names, and brings the time.
 #![forbid(unsafe_code)]
 
+mod action;
 pub mod config;
+pub mod gateway;
+mod reload;
+pub mod status;
+mod tunnel;
+
+pub use action::{Action, Interface, Request, Severity, TunnelVerb};
+pub use gateway::Gateway;
+pub use status::{ConnectionStatus, Status, TunnelStatus};

@@ -31,3 +31,9 @@ pub use counters::{Counters, DropReason, TunnelCounters};
 pub use icmp::IcmpSource;
 pub use inbound::Inbound;
 pub use outbound::Outbound;
+
+/// The AEAD backend that seals and opens, for `status` and the log.
+#[must_use]
+pub fn aead_backend() -> simd_aead::Backend {
+    simd_aead::backend()
+}

@@ -190,6 +190,7 @@ impl Config {
                 relaxed: gateway.relaxed_limits,
                 connection: connection.id.get_ref(),
                 first: u32::try_from(connections.len() * 2).unwrap_or(u32::MAX),
+                listen: &[],
                 own_identity: None,
                 peer: (customer.ip_address, remote_id),
                 selectors: tunnel::selectors(
@@ -231,6 +232,7 @@ impl Config {
                 relaxed: agent.relaxed_limits,
                 connection: connection.id.get_ref(),
                 first: u32::try_from(connections.len() * 2).unwrap_or(u32::MAX),
+                listen: agent.listen.as_deref().unwrap_or_default(),
                 own_identity: own.clone().or_else(|| {
                     agent.listen.as_ref().and_then(|l| l.first()).map(|a| Identity::from(*a))
                 }),

@@ -20,6 +20,8 @@ pub(super) struct Builder<'a> {
     pub(super) connection: &'a str,
     /// Number of the first of both tunnels.
     pub(super) first: u32,
+    /// The addresses that we listen on.
+    pub(super) listen: &'a [IpAddr],
     /// Our identity where the tunnel names none.
     pub(super) own_identity: Option<Identity>,
     /// Address and identity of the peer where the tunnel does not say.
@@ -72,7 +74,9 @@ impl Builder<'_> {
                     );
                     return Err(self.source.error(&t.outside_address.span(), text));
                 };
-                (None, Some(outside), own, Some(theirs.unwrap_or_else(|| outside.into())))
+                let local = self.listen.iter().find(|a| a.is_ipv4() == outside.is_ipv4());
+                let theirs = theirs.unwrap_or_else(|| outside.into());
+                (local.copied(), Some(outside), own, Some(theirs))
             }
         };
         let vgw = self.role == Role::Vgw;

@@ -1,0 +1,479 @@
+//! Which tunnels should exist, which one carries the traffic, and what to tell both planes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dataplane::{
+    Counters, DataEvent, DropReason, InboundCommand, OutboundCommand, Route, RouteTarget, mtu,
+};
+use ike::{Command, DownReason, Endpoint, EndpointConfig, Event, IkeRng};
+use ipnet::IpNet;
+use sa::{Path, Secret, TunnelId};
+
+use crate::config::{Config, Connection};
+use crate::status::{ConnectionStatus, Status, ike_counters};
+use crate::tunnel::TunnelState;
+use crate::{Action, Interface, Severity, TunnelVerb};
+
+/// How often traffic counters are looked at and held-back decisions are made.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a stop waits for the peers' answers.
+const STOP_WAIT: Duration = Duration::from_secs(2);
+
+/// The policy of one daemon. Drive it like the cores below it: `handle_*`, then drain
+/// [`Self::poll_action`], then sleep until [`Self::poll_timeout`].
+pub struct Gateway {
+    pub(crate) config: Config,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) tunnels: BTreeMap<TunnelId, TunnelState>,
+    pub(crate) active: Vec<Option<TunnelId>>,
+    /// The number of the next tunnel that a reload adds.
+    pub(crate) next_id: u32,
+    inbound: Arc<Counters>,
+    outbound: Arc<Counters>,
+    pub(crate) actions: VecDeque<Action>,
+    next_tick: Instant,
+    stop_at: Option<Instant>,
+    stopped: bool,
+}
+
+impl Gateway {
+    /// Begins: tunnels that we initiate are initiated. `secrets` holds a key for each tunnel;
+    /// `ike_port` and `nat_t_port` are the ports as they are bound.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        mut secrets: BTreeMap<TunnelId, Secret>,
+        endpoint: EndpointConfig,
+        rng: Box<dyn IkeRng + Send>,
+        counters: (Arc<Counters>, Arc<Counters>),
+        now: Instant,
+    ) -> Self {
+        let mut gateway = Self {
+            endpoint: Endpoint::new(endpoint, rng, now),
+            tunnels: BTreeMap::new(),
+            active: vec![None; config.connections.len()],
+            next_id: u32::try_from(config.connections.len() * 2).unwrap_or(u32::MAX),
+            inbound: counters.0,
+            outbound: counters.1,
+            actions: VecDeque::new(),
+            next_tick: now + TICK,
+            stop_at: None,
+            stopped: false,
+            config,
+        };
+        for tunnel in gateway.config.connections.iter().flat_map(|c| &c.tunnels) {
+            let id = tunnel.id;
+            let secret = secrets.remove(&id).unwrap_or_default();
+            let state = TunnelState::new(tunnel.clone(), secret, now);
+            gateway.endpoint.add_peer(state.peer());
+            for action in link_mtu(id, gateway.config.link_mtu) {
+                gateway.actions.push_back(action);
+            }
+            gateway.tunnels.insert(id, state);
+        }
+        let begin: Vec<TunnelId> =
+            gateway.tunnels.iter().filter(|(_, t)| t.begins()).map(|(id, _)| *id).collect();
+        for id in begin {
+            gateway.endpoint.handle_command(Command::Initiate(id), now);
+        }
+        gateway.install_routes();
+        gateway.pump(now);
+        gateway
+    }
+
+    /// The addresses and routes of the TUN device.
+    #[must_use]
+    pub fn interface(config: &Config) -> Interface {
+        let mut interface = Interface::default();
+        for connection in &config.connections {
+            for tunnel in &connection.tunnels {
+                interface.addresses.push((tunnel.inside_v4.0.into(), 30));
+                interface.addresses.extend(tunnel.inside_v6.map(|(own, _)| (own.into(), 126)));
+            }
+            interface.routes.extend(&connection.routes);
+        }
+        interface
+    }
+
+    /// Takes an IKE message without its marker.
+    pub fn handle_ike(&mut self, path: Path, message: &[u8], now: Instant) {
+        self.endpoint.handle_datagram(path, message, now);
+        self.pump(now);
+    }
+
+    /// Takes what the data plane noticed.
+    pub fn handle_data_event(&mut self, event: DataEvent, now: Instant) {
+        let command = match event {
+            DataEvent::FirstPacket { tunnel, spi } => Command::InboundSeen { tunnel, spi },
+            DataEvent::PathObserved { tunnel, path, .. } => Command::PathObserved { tunnel, path },
+            DataEvent::SoftLimit { tunnel, .. } => Command::RekeyChild(tunnel),
+            DataEvent::UnknownSpi { .. } => return,
+        };
+        self.endpoint.handle_command(command, now);
+        self.pump(now);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.endpoint.handle_timeout(now);
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            self.observe_traffic(now);
+        }
+        let due: Vec<TunnelId> = self
+            .tunnels
+            .iter_mut()
+            .filter(|(_, t)| t.retry_at.is_some_and(|at| at <= now))
+            .map(|(id, t)| {
+                t.retry_at = None;
+                *id
+            })
+            .collect();
+        if self.stop_at.is_none() {
+            due.into_iter().for_each(|id| {
+                self.endpoint.handle_command(Command::Initiate(id), now);
+            });
+        }
+        self.choose(now);
+        self.pump(now);
+        let all_gone = self.tunnels.values().all(|t| t.ike.is_none());
+        if !self.stopped && self.stop_at.is_some_and(|at| now >= at || all_gone) {
+            self.stopped = true;
+            self.actions.push_back(Action::Stopped);
+        }
+    }
+
+    /// Carries out a user's wish for one tunnel.
+    ///
+    /// # Errors
+    /// There is no such tunnel; the text says which there are.
+    pub fn handle_tunnel(
+        &mut self,
+        connection: &str,
+        number: u8,
+        verb: TunnelVerb,
+        now: Instant,
+    ) -> Result<(), String> {
+        let id = self.find(connection, number)?;
+        if let Some(tunnel) = self.tunnels.get_mut(&id) {
+            let command = match verb {
+                TunnelVerb::Down => {
+                    tunnel.admin_down = true;
+                    tunnel.retry_at = None;
+                    Command::Delete(id)
+                }
+                TunnelVerb::Up => {
+                    tunnel.admin_down = false;
+                    Command::Initiate(id)
+                }
+                TunnelVerb::RekeyChild => Command::RekeyChild(id),
+                TunnelVerb::RekeyIke => Command::RekeyIke(id),
+            };
+            let waits = matches!(verb, TunnelVerb::Up) && tunnel.config.remote.is_none();
+            if waits {
+                tunnel.why = "waiting for the peer to begin".into();
+            } else {
+                self.endpoint.handle_command(command, now);
+            }
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    fn find(&self, connection: &str, number: u8) -> Result<TunnelId, String> {
+        let Some(found) = self.config.connections.iter().find(|c| c.id == connection) else {
+            let known: Vec<&str> = self.config.connections.iter().map(|c| c.id.as_str()).collect();
+            return Err(format!("no connection `{connection}`; there is {}", known.join(", ")));
+        };
+        let index = usize::from(number).checked_sub(1);
+        let tunnel = index.and_then(|index| found.tunnels.get(index));
+        tunnel.map(|t| t.id).ok_or_else(|| format!("no tunnel {number}; a connection has 1 and 2"))
+    }
+
+    /// Deletes all SAs at the peers; [`Action::Stopped`] follows when they answered, or after two
+    /// seconds.
+    pub fn handle_stop(&mut self, now: Instant) {
+        self.stop_at = Some(now + STOP_WAIT);
+        let ids: Vec<TunnelId> = self.tunnels.keys().copied().collect();
+        for id in ids {
+            self.endpoint.handle_command(Command::Delete(id), now);
+        }
+        self.pump(now);
+        self.handle_timeout(now);
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Instant {
+        let retries = self.tunnels.values().filter_map(|t| t.retry_at);
+        let ike = self.endpoint.poll_timeout().map(|(at, _)| at);
+        retries.chain(ike).chain(self.stop_at).fold(self.next_tick, Instant::min)
+    }
+
+    /// The status document.
+    #[must_use]
+    pub fn status(&self, now: Instant) -> Status {
+        let connections = self.config.connections.iter().zip(&self.active);
+        let connections = connections
+            .map(|(connection, active)| ConnectionStatus {
+                id: connection.id.clone(),
+                tunnels: connection
+                    .tunnels
+                    .iter()
+                    .filter_map(|t| self.tunnels.get(&t.id))
+                    .map(|tunnel| {
+                        let id = tunnel.config.id;
+                        let mut status = tunnel.status(*active == Some(id), now);
+                        let (input, output) = (self.inbound.tunnel(id), self.outbound.tunnel(id));
+                        status.packets_in = input.packets();
+                        status.bytes_in = input.bytes();
+                        status.packets_out = output.packets();
+                        status.bytes_out = output.bytes();
+                        status.mtu = tunnel.is_up().then(|| self.mtu(tunnel)).flatten();
+                        status
+                    })
+                    .collect(),
+            })
+            .collect();
+        let drops = DropReason::ALL.iter().map(|reason| {
+            let count = self.inbound.dropped(*reason) + self.outbound.dropped(*reason);
+            (reason.name().to_owned(), count)
+        });
+        Status {
+            daemon: self.config.role.name().into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            id: self.config.id.clone(),
+            connections,
+            drops: drops.filter(|(_, count)| *count > 0).collect(),
+            ike: ike_counters(self.endpoint.counters()),
+            engine: BTreeMap::new(),
+        }
+    }
+
+    fn mtu(&self, tunnel: &TunnelState) -> Option<u16> {
+        let (ike, child) = (tunnel.ike.as_ref()?, tunnel.child.as_ref()?);
+        let ipv6 = ike.path.remote.is_ipv6();
+        Some(mtu::tunnel_mtu(self.config.link_mtu, ipv6, child.suite.suite))
+    }
+
+    /// Turns everything that the endpoint has to say into actions, in order.
+    pub(crate) fn pump(&mut self, now: Instant) {
+        loop {
+            let mut idle = true;
+            while let Some(event) = self.endpoint.poll_event() {
+                idle = false;
+                self.take_event(event, now);
+            }
+            while let Some(transmit) = self.endpoint.poll_transmit() {
+                idle = false;
+                self.actions.push_back(Action::Transmit(transmit));
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    fn take_event(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::InstallInbound(sa) => {
+                self.actions.push_back(Action::Inbound(InboundCommand::Install(Box::new(sa))));
+            }
+            Event::InstallOutbound(sa) => {
+                self.actions.push_back(Action::Outbound(OutboundCommand::Install(Box::new(sa))));
+            }
+            Event::RemoveInbound { tunnel, spi } => {
+                self.actions.push_back(Action::Inbound(InboundCommand::Remove { tunnel, spi }));
+            }
+            Event::RemoveOutbound { tunnel, spi } => {
+                self.actions.push_back(Action::Outbound(OutboundCommand::Remove { tunnel, spi }));
+            }
+            Event::PathChanged { tunnel, path } => {
+                if let Some(ike) = self.tunnels.get_mut(&tunnel).and_then(|t| t.ike.as_mut()) {
+                    ike.path = path;
+                }
+                self.actions.push_back(Action::Outbound(OutboundCommand::SetPath { tunnel, path }));
+                self.log(tunnel, Severity::Info, &format!("the peer is at {} now", path.remote));
+            }
+            Event::IkeRekeyed { tunnel, info } => {
+                self.log(tunnel, Severity::Info, &format!("IKE SA rekeyed, {}", info.suite));
+                if let Some(tunnel) = self.tunnels.get_mut(&tunnel) {
+                    tunnel.ike = Some(info);
+                    tunnel.rekeyed(now);
+                }
+            }
+            Event::ChildRekeyed { tunnel, info } => {
+                let text = format!(
+                    "Child SA rekeyed: {}, SPIs {} in {} out",
+                    info.suite, info.inbound, info.outbound
+                );
+                self.log(tunnel, Severity::Info, &text);
+                if let Some(tunnel) = self.tunnels.get_mut(&tunnel) {
+                    tunnel.child = Some(info);
+                    tunnel.go_up(now);
+                    tunnel.rekeyed(now);
+                }
+                self.choose(now);
+            }
+            Event::IkeUp { tunnel, info } => {
+                let text =
+                    format!("IKE SA with {} ({}), {}", info.remote_id, info.path, info.suite);
+                self.log(tunnel, Severity::Info, &text);
+                if let Some(tunnel) = self.tunnels.get_mut(&tunnel) {
+                    tunnel.ike = Some(info);
+                }
+            }
+            Event::ChildUp { tunnel, info } => {
+                let text = format!(
+                    "UP: {}, SPIs {} in {} out, {} === {}",
+                    info.suite.suite,
+                    info.inbound,
+                    info.outbound,
+                    info.local_selectors,
+                    info.remote_selectors
+                );
+                self.log(tunnel, Severity::Info, &text);
+                let refused = self.tunnels.get(&tunnel).is_some_and(|t| t.admin_down);
+                if let Some(state) = self.tunnels.get_mut(&tunnel) {
+                    state.child = Some(info);
+                    state.go_up(now);
+                }
+                if refused {
+                    // The peer began although a user took the tunnel down here.
+                    self.endpoint.handle_command(Command::Delete(tunnel), now);
+                }
+                self.choose(now);
+                // The MTU of a standby tunnel counts for the device, too.
+                self.install_routes();
+            }
+            Event::ChildDown { tunnel, reason } => self.down(tunnel, &reason, false, now),
+            Event::IkeDown { tunnel, reason } => self.down(tunnel, &reason, true, now),
+            Event::Failed { tunnel, remote, diagnosis } => {
+                let text = diagnosis.to_string();
+                if let Some(state) = tunnel.and_then(|id| self.tunnels.get_mut(&id))
+                    && !state.is_up()
+                {
+                    state.why.clone_from(&text);
+                }
+                match tunnel {
+                    Some(id) => self.log(id, Severity::Warning, &text),
+                    None => {
+                        let line = format!("{remote}: {text}");
+                        self.actions.push_back(Action::Log(Severity::Warning, line));
+                    }
+                }
+            }
+        }
+    }
+
+    fn down(&mut self, id: TunnelId, reason: &DownReason, whole: bool, now: Instant) {
+        let Some(tunnel) = self.tunnels.get_mut(&id) else { return };
+        let failed = *reason == DownReason::Failed;
+        // The diagnosis of a failed attempt says more than "failed".
+        let why = if failed { tunnel.why.clone() } else { reason.to_string() };
+        let was_up = tunnel.is_up();
+        if whole {
+            tunnel.go_down(why, now);
+            tunnel.plan_retry(matches!(reason, DownReason::PeerDead(_)), now);
+        } else {
+            let ike = tunnel.ike.take();
+            tunnel.go_down(why, now);
+            tunnel.ike = ike;
+        }
+        if was_up {
+            self.log(id, Severity::Warning, &format!("DOWN: {reason}"));
+        }
+        self.choose(now);
+    }
+
+    /// Tells the IKE plane about traffic, which counts as a sign of life.
+    fn observe_traffic(&mut self, now: Instant) {
+        let mut commands = Vec::new();
+        for (id, tunnel) in &mut self.tunnels {
+            let received = self.inbound.tunnel(*id).packets();
+            let sent = self.outbound.tunnel(*id).packets();
+            if received > std::mem::replace(&mut tunnel.packets_seen, received) {
+                commands.push(Command::TrafficSeen { tunnel: *id });
+            }
+            if sent > std::mem::replace(&mut tunnel.packets_sent, sent) {
+                commands.push(Command::TrafficSent { tunnel: *id });
+            }
+        }
+        commands.into_iter().for_each(|command| self.endpoint.handle_command(command, now));
+    }
+
+    /// Chooses each connection's active tunnel: the first that is up, but an active one that works
+    /// is left only for one that has been up for a while.
+    pub(crate) fn choose(&mut self, now: Instant) {
+        let mut moved = false;
+        for (connection, active) in self.config.connections.iter().zip(&mut self.active) {
+            let state = |id: &TunnelId| self.tunnels.get(id);
+            let current = active.filter(|id| state(id).is_some_and(TunnelState::is_up));
+            let order = || connection.tunnels.iter().map(|t| t.id);
+            let best = match current {
+                // Back to an earlier tunnel only when it has been up for a while: no flapping.
+                Some(current) => order()
+                    .take_while(|id| *id != current)
+                    .find(|id| state(id).is_some_and(|t| t.is_steady(now)))
+                    .or(Some(current)),
+                None => order().find(|id| state(id).is_some_and(TunnelState::is_up)),
+            };
+            if best != *active {
+                let text = match best.as_ref().and_then(state) {
+                    Some(tunnel) => format!("{}: traffic goes through it", tunnel.config.name),
+                    None => format!("{}: no tunnel is up", connection.id),
+                };
+                self.actions.push_back(Action::Log(Severity::Info, text));
+                *active = best;
+                moved = true;
+            }
+        }
+        if moved {
+            self.install_routes();
+        }
+    }
+
+    pub(crate) fn install_routes(&mut self) {
+        let mut routes = Vec::new();
+        for (connection, active) in self.config.connections.iter().zip(&self.active) {
+            let target = active.map_or(RouteTarget::Drop, RouteTarget::Tunnel);
+            routes.extend(connection.routes.iter().map(|p| Route { prefix: *p, target }));
+            routes.extend(inside_routes(connection));
+        }
+        self.actions.push_back(Action::Outbound(OutboundCommand::SetRoutes(routes)));
+        let mtus: BTreeSet<u16> =
+            self.tunnels.values().filter_map(|tunnel| self.mtu(tunnel)).collect();
+        if let Some(largest) = mtus.last() {
+            self.actions.push_back(Action::SetTunMtu(*largest));
+        }
+    }
+
+    fn log(&mut self, tunnel: TunnelId, severity: Severity, text: &str) {
+        let name = self.tunnels.get(&tunnel).map_or("?", |t| t.config.name.as_str());
+        self.actions.push_back(Action::Log(severity, format!("{name}: {text}")));
+    }
+}
+
+/// The peer's inside addresses go through their own tunnel, whichever is active.
+fn inside_routes(connection: &Connection) -> impl Iterator<Item = Route> {
+    connection.tunnels.iter().flat_map(|tunnel| {
+        let target = RouteTarget::Tunnel(tunnel.id);
+        let v4 = IpNet::from(std::net::IpAddr::from(tunnel.inside_v4.1));
+        let v6 = tunnel.inside_v6.map(|(_, peer)| IpNet::from(std::net::IpAddr::from(peer)));
+        std::iter::once(v4).chain(v6).map(move |prefix| Route { prefix, target })
+    })
+}
+
+pub(crate) fn link_mtu(tunnel: TunnelId, mtu: u16) -> [Action; 2] {
+    [
+        Action::Inbound(InboundCommand::SetLinkMtu { tunnel, mtu }),
+        Action::Outbound(OutboundCommand::SetLinkMtu { tunnel, mtu }),
+    ]
+}

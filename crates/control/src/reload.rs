@@ -1,0 +1,154 @@
+//! A new configuration under running tunnels: what did not change is not touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use ike::Command;
+use sa::{Secret, TunnelId};
+
+use crate::config::{Config, Tunnel};
+use crate::gateway::{Gateway, link_mtu};
+use crate::tunnel::TunnelState;
+use crate::{Action, Severity};
+
+impl Gateway {
+    /// Puts `config` in the place of the present configuration. Tunnels are known by the name of
+    /// their connection and their number; one whose settings and key are the same keeps its SAs,
+    /// its counters and its place. Returns what changed, in one line.
+    ///
+    /// # Errors
+    /// A change that only a restart can make; nothing has changed then.
+    pub fn handle_reload(
+        &mut self,
+        mut config: Config,
+        secrets: BTreeMap<TunnelId, Secret>,
+        now: Instant,
+    ) -> Result<String, String> {
+        self.refuse_what_needs_a_restart(&config)?;
+        let secrets = self.renumber(&mut config, secrets);
+        let old_active: BTreeMap<String, Option<TunnelId>> = self
+            .config
+            .connections
+            .iter()
+            .zip(&self.active)
+            .map(|(connection, active)| (connection.id.clone(), *active))
+            .collect();
+        let link_mtu_moved = config.link_mtu != self.config.link_mtu;
+        let wanted: BTreeMap<TunnelId, Tunnel> = config
+            .connections
+            .iter()
+            .flat_map(|c| &c.tunnels)
+            .map(|tunnel| (tunnel.id, tunnel.clone()))
+            .collect();
+        let removed = self.remove_unwanted(&wanted, now);
+        self.active =
+            config.connections.iter().map(|c| old_active.get(&c.id).copied().flatten()).collect();
+        self.config = config;
+        let (mut added, mut changed, mut kept) = (0, 0, 0);
+        for (id, tunnel) in wanted {
+            let secret = secrets.get(&id).cloned().unwrap_or_default();
+            let known = self.tunnels.contains_key(&id);
+            if !known || link_mtu_moved {
+                self.actions.extend(link_mtu(id, self.config.link_mtu));
+            }
+            if !known {
+                added += 1;
+                self.add(tunnel, secret, now);
+            } else if self.replace(id, tunnel, secret, now) {
+                changed += 1;
+            } else {
+                kept += 1;
+            }
+        }
+        self.choose(now);
+        self.install_routes();
+        self.actions.push_back(Action::Interface(Self::interface(&self.config)));
+        self.pump(now);
+        let text = format!(
+            "configuration reloaded: tunnels: {added} added, {changed} changed, {removed} removed, {kept} untouched"
+        );
+        self.actions.push_back(Action::Log(Severity::Info, text.clone()));
+        Ok(text)
+    }
+
+    fn refuse_what_needs_a_restart(&self, new: &Config) -> Result<(), String> {
+        let old = &self.config;
+        let fixed = [
+            ("listen", old.listen == new.listen),
+            ("ike_port", old.ike_port == new.ike_port),
+            ("nat_t_port", old.nat_t_port == new.nat_t_port),
+            ("control_socket", old.control_socket == new.control_socket),
+            ("tun.name", old.tun_name == new.tun_name),
+            ("tun.mode", old.tun_mode == new.tun_mode),
+        ];
+        match fixed.iter().find(|(_, same)| !same) {
+            None => Ok(()),
+            Some((key, _)) => Err(format!("{key} changed: this needs a restart; nothing changed")),
+        }
+    }
+
+    /// Gives tunnels that exist the numbers that they have, and new ones numbers that no tunnel
+    /// had: packets under way must not meet another tunnel's state.
+    fn renumber(
+        &mut self,
+        config: &mut Config,
+        mut secrets: BTreeMap<TunnelId, Secret>,
+    ) -> BTreeMap<TunnelId, Secret> {
+        let known: BTreeMap<String, TunnelId> =
+            self.tunnels.iter().map(|(id, t)| (t.config.name.clone(), *id)).collect();
+        let mut out = BTreeMap::new();
+        for tunnel in config.connections.iter_mut().flat_map(|c| &mut c.tunnels) {
+            let secret = secrets.remove(&tunnel.id).unwrap_or_default();
+            tunnel.id = known.get(&tunnel.name).copied().unwrap_or_else(|| {
+                let fresh = self.next_id;
+                self.next_id = self.next_id.saturating_add(1);
+                TunnelId(fresh)
+            });
+            out.insert(tunnel.id, secret);
+        }
+        out
+    }
+
+    fn remove_unwanted(&mut self, wanted: &BTreeMap<TunnelId, Tunnel>, now: Instant) -> usize {
+        let gone: BTreeSet<TunnelId> =
+            self.tunnels.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
+        for id in &gone {
+            self.endpoint.remove_peer(*id, now);
+            self.pump(now);
+            self.tunnels.remove(id);
+        }
+        gone.len()
+    }
+
+    fn add(&mut self, tunnel: Tunnel, secret: Secret, now: Instant) {
+        let id = tunnel.id;
+        let state = TunnelState::new(tunnel, secret, now);
+        self.endpoint.add_peer(state.peer());
+        let begins = state.begins();
+        self.tunnels.insert(id, state);
+        if begins {
+            self.endpoint.handle_command(Command::Initiate(id), now);
+        }
+    }
+
+    /// Returns whether there was something to replace. A tunnel that stands gets its new options
+    /// make-before-break; one that does not is tried at once.
+    fn replace(&mut self, id: TunnelId, tunnel: Tunnel, secret: Secret, now: Instant) -> bool {
+        let Some(state) = self.tunnels.get_mut(&id) else { return false };
+        if state.config == tunnel && state.psk == secret {
+            return false;
+        }
+        state.config = tunnel;
+        state.psk = secret;
+        let (peer, stands, down) = (state.peer(), state.ike.is_some(), state.admin_down);
+        let may_begin = state.config.remote.is_some();
+        let begins = state.begins();
+        self.endpoint.handle_command(Command::ReplacePeer(Box::new(peer)), now);
+        if !down && stands && may_begin {
+            self.endpoint.handle_command(Command::Reestablish(id), now);
+        } else if !down && begins {
+            self.endpoint.handle_command(Command::Initiate(id), now);
+        }
+        true
+    }
+}

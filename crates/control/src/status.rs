@@ -1,0 +1,173 @@
+//! The status document: a stable shape for programs, and a table for people.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// All of it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// `vgw` or `cgw-agent`.
+    pub daemon: String,
+    /// Version of the daemon.
+    pub version: String,
+    /// Its configured name.
+    pub id: String,
+    /// Each connection.
+    pub connections: Vec<ConnectionStatus>,
+    /// Packets dropped by reason, both directions; only reasons that happened.
+    pub drops: BTreeMap<String, u64>,
+    /// What the IKE plane counted; only what happened.
+    pub ike: BTreeMap<String, u64>,
+    /// What carries the packets: AEAD backend, offloads. Filled in by the runtime.
+    #[serde(default)]
+    pub engine: BTreeMap<String, String>,
+}
+
+/// One connection.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ConnectionStatus {
+    /// Its id.
+    pub id: String,
+    /// Tunnel 1 and tunnel 2.
+    pub tunnels: Vec<TunnelStatus>,
+}
+
+/// One tunnel. What does not exist while it is down is absent.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct TunnelStatus {
+    /// `UP` or `DOWN`.
+    pub state: String,
+    /// Why it is down; empty when it is up.
+    pub why: String,
+    /// When it went up or down: seconds since the Unix epoch, after [`Status::stamp`].
+    pub since: u64,
+    /// How long ago that was, in seconds.
+    pub since_seconds: u64,
+    /// Whether the connection's traffic goes through it.
+    pub active: bool,
+    /// Our outer address and port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<String>,
+    /// The peer's outer address and port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// The peer's identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_identity: Option<String>,
+    /// Where a NAT is: `local`, `remote`, `both` or `none`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nat: Option<String>,
+    /// Suite of the IKE SA.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ike_suite: Option<String>,
+    /// Suite of the Child SA.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub esp_suite: Option<String>,
+    /// Our SPI.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spi_in: Option<String>,
+    /// The peer's SPI.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spi_out: Option<String>,
+    /// Negotiated selectors of our side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_selectors: Option<String>,
+    /// Negotiated selectors of the peer's side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_selectors: Option<String>,
+    /// Octets that an inner packet may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// Seconds since the current Child SA was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub child_age_seconds: Option<u64>,
+    /// Seconds since its last rekey of either SA, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_rekey_seconds: Option<u64>,
+    /// Inner packets received.
+    pub packets_in: u64,
+    /// Octets of inner packets received.
+    pub bytes_in: u64,
+    /// Inner packets sent.
+    pub packets_out: u64,
+    /// Octets of inner packets sent.
+    pub bytes_out: u64,
+}
+
+impl Status {
+    /// Turns ages into moments: `wall` is the time of day at which the document was made.
+    pub fn stamp(&mut self, wall: SystemTime) {
+        let wall = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        for tunnel in self.connections.iter_mut().flat_map(|c| &mut c.tunnels) {
+            tunnel.since = wall.saturating_sub(tunnel.since_seconds);
+        }
+    }
+
+    /// A table for people: one line a tunnel, and one for each reason of drops.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut out = format!("{} {} {}\n", self.daemon, self.version, self.id);
+        for connection in &self.connections {
+            for (tunnel, number) in connection.tunnels.iter().zip(1..) {
+                let role = if tunnel.active { "active" } else { "standby" };
+                let _ = write!(
+                    out,
+                    "{} tunnel {number}: {} {role} for {} s",
+                    connection.id, tunnel.state, tunnel.since_seconds
+                );
+                let parts = [&tunnel.peer, &tunnel.ike_suite, &tunnel.esp_suite];
+                for part in parts.into_iter().flatten() {
+                    let _ = write!(out, ", {part}");
+                }
+                let _ = write!(
+                    out,
+                    ", in {} packets {} B, out {} packets {} B",
+                    tunnel.packets_in, tunnel.bytes_in, tunnel.packets_out, tunnel.bytes_out
+                );
+                if !tunnel.why.is_empty() {
+                    let _ = write!(out, "\n    why: {}", tunnel.why);
+                }
+                out.push('\n');
+            }
+        }
+        for (reason, count) in &self.drops {
+            let _ = writeln!(out, "dropped {reason}: {count}");
+        }
+        out
+    }
+}
+
+/// The counters that are not zero, by name.
+pub(crate) fn ike_counters(c: &ike::Counters) -> BTreeMap<String, u64> {
+    let all = [
+        ("received", c.received),
+        ("sent", c.sent),
+        ("malformed", c.malformed),
+        ("bad_version", c.bad_version),
+        ("unknown_spi", c.unknown_spi),
+        ("unauthentic", c.unauthentic),
+        ("outside_window", c.outside_window),
+        ("out_of_phase", c.out_of_phase),
+        ("answered_again", c.answered_again),
+        ("retransmits", c.retransmits),
+        ("gave_up", c.gave_up),
+        ("cookies_sent", c.cookies_sent),
+        ("cookies_bad", c.cookies_bad),
+        ("half_open_refused", c.half_open_refused),
+        ("half_open_expired", c.half_open_expired),
+        ("unknown_peer", c.unknown_peer),
+        ("no_proposal", c.no_proposal),
+        ("invalid_ke", c.invalid_ke),
+        ("auth_failed", c.auth_failed),
+        ("ts_unacceptable", c.ts_unacceptable),
+        ("temporary_failures", c.temporary_failures),
+        ("hints", c.hints),
+        ("established", c.established),
+        ("children", c.children),
+        ("dead_peers", c.dead_peers),
+    ];
+    all.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name.to_owned(), n)).collect()
+}

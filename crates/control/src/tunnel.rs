@@ -1,0 +1,167 @@
+//! One tunnel at run time: what the configuration asks of it and how it stands.
+
+use std::time::{Duration, Instant};
+
+use ike::{ChildInfo, Dpd, IkeInfo, PeerConfig};
+use sa::Secret;
+
+use crate::config::{self, DpdAction, StartupAction};
+use crate::status::TunnelStatus;
+
+/// Waits between attempts to bring a tunnel up: doubled from the first to the last.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(60);
+/// How long a tunnel must have been up before traffic moves back to it.
+pub(crate) const HOLD_DOWN: Duration = Duration::from_secs(3);
+
+pub(crate) struct TunnelState {
+    pub(crate) config: config::Tunnel,
+    pub(crate) psk: Secret,
+    pub(crate) ike: Option<IkeInfo>,
+    pub(crate) child: Option<ChildInfo>,
+    pub(crate) admin_down: bool,
+    pub(crate) why: String,
+    pub(crate) since: Instant,
+    last_rekey: Option<Instant>,
+    pub(crate) retry_at: Option<Instant>,
+    attempts: u32,
+    /// Packets received when the control plane looked last.
+    pub(crate) packets_seen: u64,
+    /// Packets sent when the control plane looked last.
+    pub(crate) packets_sent: u64,
+}
+
+impl TunnelState {
+    pub(crate) fn new(config: config::Tunnel, psk: Secret, now: Instant) -> Self {
+        let why = match config.options.startup_action {
+            StartupAction::Add => "waiting for the peer to begin",
+            StartupAction::Start => "not tried yet",
+        };
+        Self {
+            config,
+            psk,
+            ike: None,
+            child: None,
+            admin_down: false,
+            why: why.into(),
+            since: now,
+            last_rekey: None,
+            retry_at: None,
+            attempts: 0,
+            packets_seen: 0,
+            packets_sent: 0,
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Whether the connection's traffic may move to this tunnel from another one that works.
+    pub(crate) fn is_steady(&self, now: Instant) -> bool {
+        self.is_up() && now.saturating_duration_since(self.since) >= HOLD_DOWN
+    }
+
+    /// Whether we are the side that begins.
+    pub(crate) fn begins(&self) -> bool {
+        self.config.options.startup_action == StartupAction::Start && self.config.remote.is_some()
+    }
+
+    pub(crate) fn go_up(&mut self, now: Instant) {
+        if !self.why.is_empty() {
+            self.since = now;
+        }
+        self.why.clear();
+        self.attempts = 0;
+        self.retry_at = None;
+    }
+
+    /// Takes what a rekey negotiated; the tunnel stays as it was.
+    pub(crate) fn rekeyed(&mut self, now: Instant) {
+        self.last_rekey = Some(now);
+    }
+
+    pub(crate) fn go_down(&mut self, why: String, now: Instant) {
+        if self.child.take().is_some() {
+            self.since = now;
+        }
+        self.ike = None;
+        self.last_rekey = None;
+        self.why = why;
+    }
+
+    /// Decides when the tunnel is tried again, if ever.
+    pub(crate) fn plan_retry(&mut self, dead: bool, now: Instant) {
+        let restart = dead && self.config.options.dpd_timeout_action == DpdAction::Restart;
+        let wanted = self.begins() || (restart && self.config.remote.is_some());
+        if self.admin_down || !wanted {
+            self.retry_at = None;
+            return;
+        }
+        let wait = FIRST_RETRY.saturating_mul(1 << self.attempts.min(6)).min(LAST_RETRY);
+        self.attempts = self.attempts.saturating_add(1);
+        self.retry_at = Some(now + wait);
+    }
+
+    /// What the IKE plane must know of this tunnel.
+    pub(crate) fn peer(&self) -> PeerConfig {
+        let (c, options) = (&self.config, &self.config.options);
+        let mut peer =
+            PeerConfig::new(c.id, c.local_id.clone(), c.remote_id.clone(), self.psk.clone());
+        peer.name.clone_from(&c.name);
+        peer.local = c.local;
+        peer.remote = c.remote;
+        peer.remote_port = c.remote_port;
+        peer.ike = options.ike.clone();
+        peer.esp = options.esp.clone();
+        peer.local_selectors = c.local_selectors.clone();
+        peer.remote_selectors = c.remote_selectors.clone();
+        peer.ike_lifetime = options.phase1_lifetime;
+        peer.child_lifetime = options.phase2_lifetime;
+        peer.rekey_margin = options.rekey_margin;
+        peer.rekey_fuzz_percent = options.rekey_fuzz_percentage;
+        peer.replay_window = options.replay_window;
+        let never = Duration::from_secs(10 * 365 * 86_400);
+        let timeout = match options.dpd_timeout_action {
+            DpdAction::None => never,
+            DpdAction::Clear | DpdAction::Restart => options.dpd_timeout,
+        };
+        peer.dpd = Dpd { idle: timeout / 3, timeout };
+        peer
+    }
+
+    pub(crate) fn status(&self, active: bool, now: Instant) -> TunnelStatus {
+        let age = |at: Instant| now.saturating_duration_since(at).as_secs();
+        let mut status = TunnelStatus {
+            state: if self.is_up() { "UP" } else { "DOWN" }.into(),
+            why: self.why.clone(),
+            since_seconds: age(self.since),
+            active,
+            ..TunnelStatus::default()
+        };
+        if let Some(ike) = &self.ike {
+            status.local = Some(ike.path.local.to_string());
+            status.peer = Some(ike.path.remote.to_string());
+            status.peer_identity = Some(ike.remote_id.to_string());
+            status.ike_suite = Some(ike.suite.to_string());
+            let nat = match (ike.nat.local, ike.nat.remote) {
+                (true, true) => "both",
+                (true, false) => "local",
+                (false, true) => "remote",
+                (false, false) => "none",
+            };
+            status.nat = Some(nat.into());
+        }
+        if let Some(child) = &self.child {
+            let esn = if child.suite.esn { "/ESN" } else { "" };
+            status.esp_suite = Some(format!("{}{esn}", child.suite.suite));
+            status.spi_in = Some(child.inbound.to_string());
+            status.spi_out = Some(child.outbound.to_string());
+            status.local_selectors = Some(child.local_selectors.to_string());
+            status.remote_selectors = Some(child.remote_selectors.to_string());
+            status.child_age_seconds = Some(age(child.established));
+            status.last_rekey_seconds = self.last_rekey.map(age);
+        }
+        status
+    }
+}

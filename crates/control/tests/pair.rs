@@ -1,0 +1,219 @@
+//! Two gateways and their data planes in memory, in virtual time: what a user sees when tunnels
+//! come up, fail over, come back, cannot come up, stop, and are configured anew.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod harness;
+
+use std::time::Duration;
+
+use control::TunnelVerb;
+use harness::{AGENT, Pair, Side, VGW};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn both_tunnels_come_up_and_the_first_one_carries_packets_both_ways() {
+    let mut pair = Pair::new(VGW, AGENT);
+    pair.run(2 * SECOND);
+    for side in [Side::Vgw, Side::Agent] {
+        let [first, second] = pair.tunnels(side);
+        assert_eq!((first.state.as_str(), second.state.as_str()), ("UP", "UP"), "{first:?}");
+        assert!(first.active && !second.active);
+        assert_eq!(first.mtu, Some(1438));
+        assert!(first.why.is_empty() && first.ike_suite.is_some());
+    }
+    assert!(pair.ping(Side::Agent, "192.168.1.1", "10.0.1.1"));
+    assert!(pair.ping(Side::Vgw, "10.0.1.1", "192.168.1.1"));
+    let [first, second] = pair.tunnels(Side::Vgw);
+    assert_eq!((first.packets_in, first.packets_out), (1, 1));
+    assert_eq!((second.packets_in, second.packets_out), (0, 0));
+}
+
+#[test]
+fn the_inside_address_of_the_standby_tunnel_is_reached_through_it() {
+    let mut pair = Pair::new(VGW, AGENT);
+    pair.run(2 * SECOND);
+    assert!(pair.ping(Side::Agent, "169.254.11.2", "169.254.11.1"));
+    assert_eq!(pair.tunnels(Side::Vgw)[1].packets_in, 1);
+}
+
+#[test]
+fn a_tunnel_taken_down_hands_over_at_once_and_takes_back_after_a_hold_down() {
+    let mut pair = Pair::new(VGW, AGENT);
+    pair.run(2 * SECOND);
+    pair.vgw.gateway.handle_tunnel("vpn-branch", 1, TunnelVerb::Down, pair.now).unwrap();
+    pair.run(SECOND / 10);
+    for side in [Side::Vgw, Side::Agent] {
+        let [first, second] = pair.tunnels(side);
+        assert_eq!(first.state, "DOWN");
+        assert!(second.active, "{side:?}");
+    }
+    assert_eq!(pair.tunnels(Side::Vgw)[0].why, "taken down by us");
+    assert_eq!(pair.tunnels(Side::Agent)[0].why, "deleted by the peer");
+    assert!(pair.ping(Side::Agent, "192.168.1.1", "10.0.1.1"));
+
+    // The agent tries again and again, and the user's word stands.
+    pair.run(20 * SECOND);
+    assert_eq!(pair.tunnels(Side::Vgw)[0].state, "DOWN");
+    assert_eq!(pair.tunnels(Side::Vgw)[0].why, "taken down by us");
+
+    pair.vgw.gateway.handle_tunnel("vpn-branch", 1, TunnelVerb::Up, pair.now).unwrap();
+    assert!(pair.run_until(90 * SECOND, |pair| pair.tunnels(Side::Vgw)[0].state == "UP"));
+    assert!(pair.tunnels(Side::Vgw)[1].active, "traffic stays until the tunnel proved steady");
+    pair.run(5 * SECOND);
+    assert!(pair.tunnels(Side::Vgw)[0].active && pair.tunnels(Side::Agent)[0].active);
+}
+
+#[test]
+fn a_silent_tunnel_is_found_dead_and_the_other_takes_over() {
+    let mut pair = Pair::new(VGW, AGENT);
+    pair.run(2 * SECOND);
+    pair.cut = Some(harness::VGW_ADDRESSES[0].parse().unwrap());
+    assert!(pair.run_until(60 * SECOND, |pair| pair.tunnels(Side::Agent)[1].active));
+    let [first, _] = pair.tunnels(Side::Agent);
+    assert_eq!(first.state, "DOWN");
+    assert!(pair.run_until(60 * SECOND, |pair| pair.tunnels(Side::Vgw)[1].active));
+    assert!(pair.ping(Side::Agent, "192.168.1.1", "10.0.1.1"));
+    pair.cut = None;
+    assert!(pair.run_until(180 * SECOND, |pair| pair.tunnels(Side::Agent)[0].active));
+}
+
+#[test]
+fn a_wrong_key_is_named_on_both_sides() {
+    let mut pair = Pair::with_keys(VGW, AGENT, ["one.key.of.ours", "the.same.key"], 1);
+    pair.run(3 * SECOND);
+    for side in [Side::Vgw, Side::Agent] {
+        let [first, second] = pair.tunnels(side);
+        assert_eq!(first.state, "DOWN");
+        assert!(first.why.starts_with("pre-shared key"), "{side:?}: {}", first.why);
+        assert!(second.state == "UP" && second.active);
+    }
+    assert!(pair.log(Side::Vgw).iter().any(|line| line.contains("tunnel 1: pre-shared key")));
+    let text = serde_json::to_string(&pair.status(Side::Vgw)).unwrap();
+    assert!(!text.contains("one.key.of.ours") && !text.contains("the.same.key"));
+}
+
+#[test]
+fn a_clean_stop_deletes_the_sas_at_the_peer() {
+    let mut pair = Pair::new(VGW, AGENT);
+    pair.run(2 * SECOND);
+    pair.agent.gateway.handle_stop(pair.now);
+    pair.run(SECOND / 2);
+    assert!(pair.agent.stopped);
+    for tunnel in pair.tunnels(Side::Vgw) {
+        assert_eq!((tunnel.state.as_str(), tunnel.why.as_str()), ("DOWN", "deleted by the peer"));
+        assert!(!tunnel.active);
+    }
+    assert!(!pair.ping(Side::Vgw, "10.0.1.1", "192.168.1.1"), "nothing leaves in clear");
+}
+
+#[test]
+fn a_stop_without_an_answer_ends_after_two_seconds() {
+    let mut pair = Pair::new(VGW, AGENT);
+    pair.run(2 * SECOND);
+    pair.cut_all = true;
+    pair.agent.gateway.handle_stop(pair.now);
+    pair.run(SECOND);
+    pair.run(SECOND + SECOND / 10);
+    assert!(pair.agent.stopped);
+}
+
+#[test]
+fn a_reload_of_the_same_touches_nothing() {
+    let mut pair = Pair::new(VGW, AGENT);
+    pair.run(2 * SECOND);
+    let before = pair.tunnels(Side::Vgw);
+    let text = pair.reload(Side::Vgw, VGW).unwrap();
+    assert_eq!(text, "configuration reloaded: tunnels: 0 added, 0 changed, 0 removed, 2 untouched");
+    pair.run(SECOND / 10);
+    let after = pair.tunnels(Side::Vgw);
+    assert_eq!(before[0].spi_in, after[0].spi_in);
+    assert!(after[0].active && pair.ping(Side::Agent, "192.168.1.1", "10.0.1.1"));
+}
+
+#[test]
+fn a_reload_changes_routes_under_a_standing_tunnel() {
+    let mut pair = Pair::new(VGW, AGENT);
+    pair.run(2 * SECOND);
+    let spi = pair.tunnels(Side::Vgw)[0].spi_in.clone();
+    assert!(!pair.ping(Side::Vgw, "10.0.1.1", "172.20.0.1"));
+    let more = VGW.replace("[\"192.168.0.0/16\"]", "[\"192.168.0.0/16\", \"172.20.0.0/16\"]");
+    pair.reload(Side::Vgw, &more).unwrap();
+    assert!(pair.ping(Side::Vgw, "10.0.1.1", "172.20.0.1"));
+    assert_eq!(pair.tunnels(Side::Vgw)[0].spi_in, spi);
+    assert!(pair.vgw.interfaces.last().unwrap().routes.contains(&"172.20.0.0/16".parse().unwrap()));
+}
+
+#[test]
+fn a_connection_that_a_reload_removes_is_deleted_at_the_peer() {
+    let mut pair = Pair::new(VGW, AGENT);
+    pair.run(2 * SECOND);
+    let none = &VGW[..VGW.find("[[vpn_connection]]").unwrap()];
+    let text = pair.reload(Side::Vgw, none).unwrap();
+    assert_eq!(text, "configuration reloaded: tunnels: 0 added, 0 changed, 2 removed, 0 untouched");
+    pair.run(SECOND / 2);
+    for tunnel in pair.tunnels(Side::Agent) {
+        assert_eq!((tunnel.state.as_str(), tunnel.active), ("DOWN", false));
+    }
+    // And a connection that comes back gets numbers of its own and comes up.
+    pair.reload(Side::Vgw, VGW).unwrap();
+    let up = |pair: &Pair| pair.tunnels(Side::Agent).iter().all(|t| t.state == "UP");
+    assert!(pair.run_until(90 * SECOND, up));
+    assert!(pair.ping(Side::Agent, "192.168.1.1", "10.0.1.1"));
+}
+
+#[test]
+fn a_reload_that_needs_a_restart_changes_nothing_and_says_so() {
+    let mut pair = Pair::new(VGW, AGENT);
+    pair.run(2 * SECOND);
+    let other = VGW.replace("id = \"vgw-test\"", "id = \"vgw-test\"\nnat_t_port = 4501");
+    let error = pair.reload(Side::Vgw, &other).unwrap_err();
+    assert_eq!(error, "nat_t_port changed: this needs a restart; nothing changed");
+    assert!(pair.ping(Side::Agent, "192.168.1.1", "10.0.1.1"));
+}
+
+#[test]
+fn a_new_connection_comes_up_by_a_reload() {
+    let mut pair = Pair::new(&VGW[..VGW.find("[[vpn_connection]]").unwrap()], AGENT);
+    pair.run(5 * SECOND);
+    assert!(pair.tunnels(Side::Agent).iter().all(|t| t.state == "DOWN" && !t.why.is_empty()));
+    pair.reload(Side::Vgw, VGW).unwrap();
+    let up = |pair: &Pair| pair.tunnels(Side::Agent).iter().all(|t| t.state == "UP");
+    assert!(pair.run_until(90 * SECOND, up));
+    assert!(pair.ping(Side::Vgw, "10.0.1.1", "192.168.1.1"));
+}
+
+#[test]
+fn rekeys_by_a_users_word_lose_nothing() {
+    let mut pair = Pair::new(VGW, AGENT);
+    pair.run(2 * SECOND);
+    for verb in [TunnelVerb::RekeyChild, TunnelVerb::RekeyIke] {
+        let before = pair.tunnels(Side::Vgw)[0].clone();
+        pair.vgw.gateway.handle_tunnel("vpn-branch", 1, verb, pair.now).unwrap();
+        for _ in 0..20 {
+            pair.run(SECOND / 20);
+            assert!(pair.ping(Side::Agent, "192.168.1.1", "10.0.1.1"));
+            assert!(pair.ping(Side::Vgw, "10.0.1.1", "192.168.1.1"));
+        }
+        let after = pair.tunnels(Side::Vgw)[0].clone();
+        assert!(after.last_rekey_seconds.is_some(), "{verb:?}");
+        if verb == TunnelVerb::RekeyChild {
+            assert_ne!(before.spi_in, after.spi_in);
+        }
+        assert!(after.since_seconds > before.since_seconds, "it never went down");
+    }
+}
+
+#[test]
+fn a_wish_for_what_does_not_exist_says_what_there_is() {
+    let mut pair = Pair::new(VGW, AGENT);
+    let gateway = &mut pair.vgw.gateway;
+    assert_eq!(
+        gateway.handle_tunnel("vpn-brunch", 1, TunnelVerb::Up, pair.now),
+        Err("no connection `vpn-brunch`; there is vpn-branch".into())
+    );
+    assert_eq!(
+        gateway.handle_tunnel("vpn-branch", 3, TunnelVerb::Up, pair.now),
+        Err("no tunnel 3; a connection has 1 and 2".into())
+    );
+}
