@@ -214,7 +214,8 @@ impl Gateway {
     pub fn poll_timeout(&self) -> Instant {
         let retries = self.tunnels.values().filter_map(|t| t.retry_at);
         let ike = self.endpoint.poll_timeout().map(|(at, _)| at);
-        retries.chain(ike).chain(self.stop_at).fold(self.next_tick, Instant::min)
+        let stop = self.stop_at.filter(|_| !self.stopped);
+        retries.chain(ike).chain(stop).fold(self.next_tick, Instant::min)
     }
 
     /// The status document.
