@@ -4,7 +4,7 @@
 use std::fmt;
 
 use aes::cipher::block_padding::NoPadding;
-use aes::cipher::{BlockDecryptMut, BlockEncrypt, BlockEncryptMut, KeyInit, KeyIvInit};
+use aes::cipher::{BlockDecryptMut, BlockEncrypt, BlockEncryptMut, InnerIvInit, KeyInit};
 use aws_lc_rs::hmac;
 use sa::{Bits, CbcIntegrity, EspSuite, Secret};
 use simd_aead::{Aad, Algorithm, Key};
@@ -17,12 +17,18 @@ pub(crate) enum Cipher {
 
 /// AES-CBC, then HMAC over header, IV, ciphertext, and the upper half of an extended number.
 pub(crate) struct Cbc {
-    bits: Bits,
-    key: Secret,
+    block: Block,
     mac: hmac::Key,
     icv: usize,
     /// Encrypts sequence numbers into IVs that nobody can foresee: a key of its own, derived.
     iv: aes::Aes128,
+}
+
+/// AES with its round keys, expanded once for each SA and wiped on drop.
+#[expect(clippy::large_enum_variant, reason = "stands in a box with the rest of its SA's keys")]
+enum Block {
+    Aes128(aes::Aes128),
+    Aes256(aes::Aes256),
 }
 
 const BLOCK: usize = 16;
@@ -62,7 +68,11 @@ impl Cbc {
         let mac = hmac::Key::new(algorithm, integrity.expose());
         let derived = hmac::sign(&mac, b"vgw ESP AES-CBC IV");
         let iv = aes::Aes128::new_from_slice(derived.as_ref().get(..BLOCK)?).ok()?;
-        Some(Self { bits, key: encryption.clone(), mac, icv: hash.icv_len(), iv })
+        let block = match bits {
+            Bits::B128 => Block::Aes128(aes::Aes128::new_from_slice(encryption.expose()).ok()?),
+            Bits::B256 => Block::Aes256(aes::Aes256::new_from_slice(encryption.expose()).ok()?),
+        };
+        Some(Self { block, mac, icv: hash.icv_len(), iv })
     }
 
     /// The IV of the packet with this sequence number: unpredictable and never the same.
@@ -81,12 +91,12 @@ impl Cbc {
         let (clear, body) = head.split_at_mut_checked(8 + BLOCK)?;
         let iv = clear.get(8..)?;
         let length = body.len();
-        match self.bits {
-            Bits::B128 => cbc::Encryptor::<aes::Aes128>::new_from_slices(self.key.expose(), iv)
+        match &self.block {
+            Block::Aes128(aes) => cbc::Encryptor::inner_iv_slice_init(aes, iv)
                 .ok()?
                 .encrypt_padded_mut::<NoPadding>(body, length)
                 .ok()?,
-            Bits::B256 => cbc::Encryptor::<aes::Aes256>::new_from_slices(self.key.expose(), iv)
+            Block::Aes256(aes) => cbc::Encryptor::inner_iv_slice_init(aes, iv)
                 .ok()?
                 .encrypt_padded_mut::<NoPadding>(body, length)
                 .ok()?,
@@ -110,12 +120,12 @@ impl Cbc {
             return None;
         }
         plain.copy_from_slice(body);
-        match self.bits {
-            Bits::B128 => cbc::Decryptor::<aes::Aes128>::new_from_slices(self.key.expose(), iv)
+        match &self.block {
+            Block::Aes128(aes) => cbc::Decryptor::inner_iv_slice_init(aes, iv)
                 .ok()?
                 .decrypt_padded_mut::<NoPadding>(plain)
                 .ok()?,
-            Bits::B256 => cbc::Decryptor::<aes::Aes256>::new_from_slices(self.key.expose(), iv)
+            Block::Aes256(aes) => cbc::Decryptor::inner_iv_slice_init(aes, iv)
                 .ok()?
                 .decrypt_padded_mut::<NoPadding>(plain)
                 .ok()?,
@@ -137,7 +147,10 @@ impl fmt::Debug for Cipher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Aead { key, .. } => write!(f, "Cipher({key:?})"),
-            Self::Cbc(cbc) => write!(f, "Cipher(AES-{}-CBC, HMAC)", cbc.bits.bits()),
+            Self::Cbc(cbc) => match cbc.block {
+                Block::Aes128(_) => f.write_str("Cipher(AES-128-CBC, HMAC)"),
+                Block::Aes256(_) => f.write_str("Cipher(AES-256-CBC, HMAC)"),
+            },
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the control plane tells the data plane, and what it hears back.
 
 use ipnet::IpNet;
-use sa::{InboundSa, OutboundSa, Path, Spi, TunnelId};
+use sa::{InboundSa, Lifetime, OutboundSa, Path, Spi, TunnelId};
 
 /// Where packets for a prefix go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,6 +81,18 @@ pub enum Limit {
     Packets,
     /// Sequence numbers are running out.
     Sequence,
+    /// No sequence number is left: the SA sends nothing any more (RFC 4303 3.3.3).
+    Exhausted,
+}
+
+impl Limit {
+    /// The soft limit of `lifetime` that this many packets and octets have reached.
+    pub(crate) fn reached(lifetime: &Lifetime, packets: u64, bytes: u64) -> Option<Self> {
+        if lifetime.packets.is_some_and(|most| packets >= most) {
+            return Some(Self::Packets);
+        }
+        lifetime.bytes.is_some_and(|most| bytes >= most).then_some(Self::Bytes)
+    }
 }
 
 /// What the data plane noticed.
@@ -102,7 +114,8 @@ pub enum DataEvent {
         /// Where it came from, and to.
         path: Path,
     },
-    /// The SA should be rekeyed now. Sent once for each SA.
+    /// The SA should be rekeyed now. Sent once for each SA for its lifetime, and once for each of
+    /// the two limits of its sequence numbers.
     SoftLimit {
         /// Its tunnel.
         tunnel: TunnelId,

@@ -100,8 +100,8 @@ impl Inbound {
         for datagram in &batch.datagrams {
             let segment = datagram.segment.max(1);
             let mut start = datagram.range.start;
-            while start < datagram.range.end {
-                let range = start..(start + segment).min(datagram.range.end);
+            loop {
+                let range = start..start.saturating_add(segment).min(datagram.range.end);
                 start = range.end;
                 let octets = batch.bytes.get(range.clone()).unwrap_or_default();
                 match demux::classify(octets) {
@@ -118,6 +118,9 @@ impl Inbound {
                             self.counters.count_drop(reason);
                         }
                     }
+                }
+                if start >= datagram.range.end {
+                    break;
                 }
             }
         }

@@ -25,6 +25,8 @@ mod replay;
 mod seal;
 mod segment;
 mod spd;
+#[cfg(test)]
+mod vectors;
 
 pub use command::{DataEvent, InboundCommand, Limit, OutboundCommand, Route, RouteTarget};
 pub use counters::{Counters, DropReason, TunnelCounters};

@@ -143,23 +143,14 @@ impl InboundHalf {
         }
         // Only a packet newer than all before may move the peer: late ones tell of the past.
         if newest && self.path != Some(path) {
-            if self.path.is_some() || self.packets == 1 {
-                push_event(events, DataEvent::PathObserved { tunnel, spi, path });
-            }
             self.path = Some(path);
+            push_event(events, DataEvent::PathObserved { tunnel, spi, path });
         }
-        if !self.warned {
-            let limit = if self.lifetime.packets.is_some_and(|most| self.packets >= most) {
-                Some(Limit::Packets)
-            } else if self.lifetime.bytes.is_some_and(|most| self.bytes >= most) {
-                Some(Limit::Bytes)
-            } else {
-                None
-            };
-            if let Some(limit) = limit {
-                self.warned = true;
-                push_event(events, DataEvent::SoftLimit { tunnel, spi, limit });
-            }
+        if !self.warned
+            && let Some(limit) = Limit::reached(&self.lifetime, self.packets, self.bytes)
+        {
+            self.warned = true;
+            push_event(events, DataEvent::SoftLimit { tunnel, spi, limit });
         }
     }
 }

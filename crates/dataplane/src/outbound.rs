@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use packet::{InnerBatch, InnerPacket, IpView, WireBatch};
+use packet::{Gso, GsoKind, InnerBatch, InnerPacket, IpView, WireBatch};
 use sa::TunnelId;
 
 use crate::icmp::{self, IcmpSource, RateLimit};
@@ -26,8 +27,12 @@ pub struct Outbound {
     icmp_source: IcmpSource,
     icmp_rate: RateLimit,
     sealer: Sealer,
+    /// Headers of a segment, or a packet that had to be changed.
     scratch: Vec<u8>,
-    fragments: InnerBatch,
+    /// A segment that is fragmented.
+    whole: Vec<u8>,
+    /// One fragment.
+    piece: Vec<u8>,
     events: VecDeque<DataEvent>,
 }
 
@@ -49,7 +54,8 @@ impl Outbound {
             icmp_rate: RateLimit::new(ICMP_RATE),
             sealer: Sealer::default(),
             scratch: Vec::new(),
-            fragments: InnerBatch::default(),
+            whole: Vec::new(),
+            piece: Vec::new(),
             events: VecDeque::new(),
         }
     }
@@ -144,89 +150,196 @@ impl Outbound {
         half.check_selectors(octets, &view)?;
         self.sealer.begin(id);
         let mtu = half.mtu(tunnel.link_mtu);
-        let longest = match packet.gso {
-            Some(gso) => {
-                let headers =
-                    segment::header_len(octets, &view, gso).ok_or(DropReason::InnerMalformed)?;
-                (headers + usize::from(gso.segment)).min(view.length)
+        let cut = Cut::of(octets, packet, &view, mtu)?;
+        if cut == Cut::Refuse {
+            if self.icmp_rate.allow(now)
+                && let Some(error) = icmp::too_big(octets, &view, mtu, self.icmp_source)
+            {
+                back.push(&error);
             }
-            None => view.length,
+            return Err(DropReason::TooBig);
+        }
+        let sending = Sending {
+            half,
+            counters: &tunnel.counters,
+            sealer: &mut self.sealer,
+            events: &mut self.events,
+            wire,
+            tos: view.tos,
+            ipv6: view.source.is_ipv6(),
         };
-        if longest > usize::from(mtu) {
-            if view.dont_fragment || packet.gso.is_some() {
-                if self.icmp_rate.allow(now)
-                    && let Some(error) = icmp::too_big(octets, &view, mtu, self.icmp_source)
-                {
-                    back.push(&error);
-                }
-                return Err(DropReason::TooBig);
+        let from = packet.range.start;
+        match cut {
+            Cut::Whole => sending.whole(octets, packet, &view, mtu, &mut self.scratch),
+            Cut::Segments(gso) => sending.segments(octets, from, &view, gso, &mut self.scratch),
+            Cut::Fragments | Cut::Refuse => {
+                sending.fragments(octets, packet, &view, mtu, [&mut self.scratch, &mut self.piece])
             }
-            return self.seal_fragments(octets, packet, &view, id, mtu, wire);
-        }
-        let event = &mut self.events;
-        let ipv6 = view.source.is_ipv6();
-        if let Some(gso) = packet.gso {
-            let sealer = &mut self.sealer;
-            let mut result = Ok(());
-            let sound = segment::split(octets, &view, gso, &mut self.scratch, |part| {
-                let body = part.body.start + packet.range.start..part.body.end + packet.range.start;
-                let source = Source { prefix: part.headers, body, ipv6 };
-                let length = part.headers.len() + part.body.len();
-                result = result.and(sealer.push(half, view.tos, source, wire, event));
-                tunnel.counters.count(length);
-            });
-            return if sound { result } else { Err(DropReason::InnerMalformed) };
-        }
-        let whole = packet.range.start..packet.range.start + view.length;
-        let mut source = Source { prefix: &[], body: whole, ipv6 };
-        // A packet that must be changed goes by way of the scratch buffer; others straight from
-        // the batch into the send buffer.
-        let clampable = view.protocol == packet::ip::TCP && mss::is_syn(octets, &view);
-        if packet.checksum.is_some() || clampable {
-            self.scratch.clear();
-            self.scratch.extend_from_slice(octets.get(..view.length).unwrap_or_default());
-            mss::clamp_syn(&mut self.scratch, &view, mtu, packet.checksum.is_some());
-            if let Some((start, offset)) = packet.checksum {
-                let udp = view.protocol == packet::ip::UDP;
-                if !segment::complete_checksum(&mut self.scratch, start, offset, udp) {
-                    return Err(DropReason::InnerMalformed);
-                }
+            Cut::SegmentsInFragments(gso) => {
+                let buffers = [&mut self.scratch, &mut self.whole, &mut self.piece];
+                sending.segments_in_fragments(octets, &view, gso, mtu, buffers)
             }
-            source = Source { prefix: &self.scratch, body: 0..0, ipv6 };
         }
-        self.sealer.push(half, view.tos, source, wire, event)?;
-        tunnel.counters.count(view.length);
-        Ok(())
     }
+}
 
-    fn seal_fragments(
-        &mut self,
+/// The least MTU that IPv6 has to offer inside (RFC 8200 5). Where the tunnel has less, the outer
+/// datagram is fragmented instead.
+const IPV6_MIN_MTU: u16 = 1280;
+
+/// How a packet goes into the tunnel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cut {
+    /// In one datagram.
+    Whole,
+    /// A super-packet, in segments.
+    Segments(Gso),
+    /// In IPv4 fragments.
+    Fragments,
+    /// UDP segments that are over the MTU themselves.
+    SegmentsInFragments(Gso),
+    /// Not at all: too long, and whoever sent it wants to know.
+    Refuse,
+}
+
+impl Cut {
+    fn of(
         octets: &[u8],
         packet: &InnerPacket,
         view: &IpView,
-        id: TunnelId,
         mtu: u16,
-        wire: &mut WireBatch,
-    ) -> Result<(), DropReason> {
-        self.scratch.clear();
-        self.scratch.extend_from_slice(octets.get(..view.length).unwrap_or_default());
-        if let Some((start, offset)) = packet.checksum {
-            let udp = view.protocol == packet::ip::UDP;
-            segment::complete_checksum(&mut self.scratch, start, offset, udp);
+    ) -> Result<Self, DropReason> {
+        let mtu = if view.source.is_ipv6() { mtu.max(IPV6_MIN_MTU) } else { mtu };
+        let Some(gso) = packet.gso else {
+            return Ok(match view.length > usize::from(mtu) {
+                false => Self::Whole,
+                true if view.dont_fragment => Self::Refuse,
+                true => Self::Fragments,
+            });
+        };
+        let headers = segment::header_len(octets, view, gso).ok_or(DropReason::InnerMalformed)?;
+        if (headers + usize::from(gso.segment)).min(view.length) <= usize::from(mtu) {
+            return Ok(Self::Segments(gso));
         }
-        self.fragments.clear();
-        let fragments = &mut self.fragments;
-        if !fragment::fragment(&self.scratch, view, mtu, |part| fragments.push(part)) {
-            return Err(DropReason::TooBig);
+        if view.dont_fragment {
+            return Ok(Self::Refuse);
         }
-        let tunnel = self.tunnels.get_mut(&id).ok_or(DropReason::NoSa)?;
-        let half = tunnel.half.as_mut().ok_or(DropReason::NoSa)?;
-        for part in &self.fragments.packets {
-            let source = Source { prefix: self.fragments.octets(part), body: 0..0, ipv6: false };
-            self.sealer.push(half, view.tos, source, wire, &mut self.events)?;
-            tunnel.counters.count(part.range.len());
-        }
+        // A sender that allows fragments learns no path MTU. TCP is cut into smaller segments,
+        // datagrams keep their bounds.
+        Ok(match gso.kind {
+            GsoKind::Udp => Self::SegmentsInFragments(gso),
+            GsoKind::Tcp => match usize::from(mtu).checked_sub(headers).map(u16::try_from) {
+                Some(Ok(segment @ 1..)) => Self::Segments(Gso { segment, ..gso }),
+                _ => Self::Refuse,
+            },
+        })
+    }
+}
+
+/// What it takes to send one packet, whole or in pieces.
+struct Sending<'a> {
+    half: &'a mut OutboundHalf,
+    counters: &'a TunnelCounters,
+    sealer: &'a mut Sealer,
+    events: &'a mut VecDeque<DataEvent>,
+    wire: &'a mut WireBatch,
+    tos: u8,
+    ipv6: bool,
+}
+
+impl Sending<'_> {
+    /// Sends one packet: `prefix`, then `body` of the inner batch.
+    fn push(&mut self, prefix: &[u8], body: Range<usize>) -> Result<(), DropReason> {
+        let length = prefix.len() + body.len();
+        let source = Source { prefix, body, ipv6: self.ipv6 };
+        self.sealer.push(self.half, self.tos, source, self.wire, self.events)?;
+        self.counters.count(length);
         Ok(())
+    }
+
+    /// A packet that must be changed goes by way of `scratch`; others straight from the batch into
+    /// the send buffer.
+    fn whole(
+        mut self,
+        octets: &[u8],
+        packet: &InnerPacket,
+        view: &IpView,
+        mtu: u16,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), DropReason> {
+        let syn = mss::is_syn(octets, view);
+        if packet.checksum.is_none() && !syn {
+            return self.push(&[], packet.range.start..packet.range.start + view.length);
+        }
+        complete(octets, packet, view, scratch)?;
+        if syn {
+            mss::clamp_syn(scratch, view, mtu, false);
+        }
+        self.push(scratch, 0..0)
+    }
+
+    fn segments(
+        mut self,
+        octets: &[u8],
+        from: usize,
+        view: &IpView,
+        gso: Gso,
+        headers: &mut Vec<u8>,
+    ) -> Result<(), DropReason> {
+        segment::split(octets, view, gso, headers, |part| {
+            self.push(part.headers, part.body.start + from..part.body.end + from)
+        })
+    }
+
+    fn fragments(
+        mut self,
+        octets: &[u8],
+        packet: &InnerPacket,
+        view: &IpView,
+        mtu: u16,
+        [scratch, piece]: [&mut Vec<u8>; 2],
+    ) -> Result<(), DropReason> {
+        complete(octets, packet, view, scratch)?;
+        fragment::fragment(scratch, view, mtu, piece, |part| self.push(part, 0..0))
+    }
+
+    fn segments_in_fragments(
+        mut self,
+        octets: &[u8],
+        view: &IpView,
+        gso: Gso,
+        mtu: u16,
+        [headers, whole, piece]: [&mut Vec<u8>; 3],
+    ) -> Result<(), DropReason> {
+        segment::split(octets, view, gso, headers, |part| {
+            whole.clear();
+            whole.extend_from_slice(part.headers);
+            whole.extend_from_slice(octets.get(part.body).unwrap_or_default());
+            let view = IpView::parse(whole).ok_or(DropReason::InnerMalformed)?;
+            if view.length <= usize::from(mtu) {
+                return self.push(whole, 0..0);
+            }
+            fragment::fragment(whole, &view, mtu, piece, |part| self.push(part, 0..0))
+        })
+    }
+}
+
+/// Copies the packet into `scratch` with its transport checksum complete.
+fn complete(
+    octets: &[u8],
+    packet: &InnerPacket,
+    view: &IpView,
+    scratch: &mut Vec<u8>,
+) -> Result<(), DropReason> {
+    scratch.clear();
+    scratch.extend_from_slice(octets.get(..view.length).unwrap_or_default());
+    match packet.checksum {
+        Some((start, offset)) => {
+            let udp = view.protocol == packet::ip::UDP;
+            let done = segment::complete_checksum(scratch, start, offset, udp);
+            if done { Ok(()) } else { Err(DropReason::InnerMalformed) }
+        }
+        None => Ok(()),
     }
 }
 

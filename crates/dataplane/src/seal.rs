@@ -9,6 +9,7 @@ use simd_aead::{SealJob, seal_batch};
 
 use crate::cipher::{self, Cipher};
 use crate::command::Limit;
+use crate::inbound::push_event;
 use crate::mtu::tunnel_mtu;
 use crate::outbound::{is_ipv6, selector_ports};
 use crate::{DataEvent, DropReason, ecn};
@@ -19,8 +20,9 @@ const MAX_SEGMENTS: usize = 64;
 const MAX_PAYLOAD: usize = MAX_DATAGRAM - 28;
 const IPV4_IN_ESP: u8 = 4;
 const IPV6_IN_ESP: u8 = 41;
-/// Sequence numbers that are left when a rekey is asked for.
-const SEQUENCE_MARGIN: u64 = 1 << 20;
+/// Sequence numbers that are left when a rekey is asked for: a sixteenth of 32 bits, minutes at a
+/// million packets a second, so that a rekey that fails can be tried again.
+const SEQUENCE_MARGIN: u64 = 1 << 28;
 
 /// An installed outbound SA.
 pub(crate) struct OutboundHalf {
@@ -33,7 +35,7 @@ pub(crate) struct OutboundHalf {
     sequence: u64,
     bytes: u64,
     lifetime: Lifetime,
-    warned: bool,
+    told: Told,
     path: Path,
     local: SelectorSet,
     remote: SelectorSet,
@@ -50,7 +52,7 @@ impl OutboundHalf {
             sequence: 0,
             bytes: 0,
             lifetime: sa.lifetime,
-            warned: false,
+            told: Told::default(),
             path: sa.path,
             local: sa.local_selectors.clone(),
             remote: sa.remote_selectors.clone(),
@@ -76,7 +78,7 @@ impl OutboundHalf {
         if inside { Ok(()) } else { Err(DropReason::OutboundSelector) }
     }
 
-    /// Takes the next sequence number, and says once when a soft limit is reached.
+    /// Takes the next sequence number, and says once for each limit that it is reached.
     fn take_sequence(
         &mut self,
         octets: usize,
@@ -84,28 +86,39 @@ impl OutboundHalf {
     ) -> Result<u64, DropReason> {
         let last = if self.esn { u64::MAX } else { u64::from(u32::MAX) };
         if self.sequence >= last {
+            if !std::mem::replace(&mut self.told.exhausted, true) {
+                self.tell(Limit::Exhausted, events);
+            }
             return Err(DropReason::SequenceExhausted);
         }
         self.sequence += 1;
         self.bytes = self.bytes.saturating_add(octets as u64);
-        if !self.warned {
-            let limit = if last - self.sequence < SEQUENCE_MARGIN {
-                Some(Limit::Sequence)
-            } else if self.lifetime.packets.is_some_and(|most| self.sequence >= most) {
-                Some(Limit::Packets)
-            } else if self.lifetime.bytes.is_some_and(|most| self.bytes >= most) {
-                Some(Limit::Bytes)
-            } else {
-                None
-            };
-            if let Some(limit) = limit {
-                self.warned = true;
-                let (tunnel, spi) = (self.tunnel, self.spi);
-                events.push_back(DataEvent::SoftLimit { tunnel, spi, limit });
-            }
+        if last - self.sequence < SEQUENCE_MARGIN
+            && !std::mem::replace(&mut self.told.sequence, true)
+        {
+            self.tell(Limit::Sequence, events);
+        }
+        if !self.told.lifetime
+            && let Some(limit) = Limit::reached(&self.lifetime, self.sequence, self.bytes)
+        {
+            self.told.lifetime = true;
+            self.tell(limit, events);
         }
         Ok(self.sequence)
     }
+
+    fn tell(&self, limit: Limit, events: &mut VecDeque<DataEvent>) {
+        let (tunnel, spi) = (self.tunnel, self.spi);
+        push_event(events, DataEvent::SoftLimit { tunnel, spi, limit });
+    }
+}
+
+/// Which limits of an SA were told.
+#[derive(Default)]
+struct Told {
+    lifetime: bool,
+    sequence: bool,
+    exhausted: bool,
 }
 
 /// One inner packet: `prefix` from anywhere, then `body` of the inner batch.
@@ -280,12 +293,12 @@ mod tests {
             let exhausted = Err(DropReason::SequenceExhausted);
             assert_eq!(half.take_sequence(1, &mut events), exhausted);
             assert_eq!(half.take_sequence(1, &mut events), exhausted);
-            let asked = DataEvent::SoftLimit {
+            let told = [Limit::Sequence, Limit::Exhausted].map(|limit| DataEvent::SoftLimit {
                 tunnel: TunnelId(1),
                 spi: Spi(0x1000),
-                limit: Limit::Sequence,
-            };
-            assert_eq!(events, [asked]);
+                limit,
+            });
+            assert_eq!(events, told);
         }
     }
 }

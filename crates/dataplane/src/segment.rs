@@ -7,6 +7,8 @@ use std::ops::Range;
 use packet::ip::{TCP, UDP};
 use packet::{Gso, GsoKind, IpView, checksum};
 
+use crate::DropReason;
+
 const TCP_CWR: u8 = 0x80;
 const TCP_FIN_PSH: u8 = 0x09;
 
@@ -30,23 +32,27 @@ pub(crate) fn header_len(octets: &[u8], view: &IpView, gso: Gso) -> Option<usize
         .then_some(length)
 }
 
-/// Hands each segment of the super-packet `octets` to `emit`. `headers` is scratch space. Returns
-/// whether the super-packet was sound.
+/// Hands each segment of the super-packet `octets` to `emit`, up to its first refusal. `headers` is
+/// scratch space.
+///
+/// # Errors
+/// What `emit` says, or that the super-packet is not what `gso` says.
 pub(crate) fn split(
     octets: &[u8],
     view: &IpView,
     gso: Gso,
     headers: &mut Vec<u8>,
-    mut emit: impl FnMut(Segment<'_>),
-) -> bool {
-    let Some(length) = header_len(octets, view, gso) else { return false };
-    let Some(original) = octets.get(..length) else { return false };
+    mut emit: impl FnMut(Segment<'_>) -> Result<(), DropReason>,
+) -> Result<(), DropReason> {
+    let malformed = DropReason::InnerMalformed;
+    let length = header_len(octets, view, gso).ok_or(malformed)?;
+    let original = octets.get(..length).ok_or(malformed)?;
     let step = usize::from(gso.segment);
     let mut start = length;
     let mut index: u16 = 0;
     while start < view.length {
         let end = (start + step).min(view.length);
-        let Some(body) = octets.get(start..end) else { return false };
+        let body = octets.get(start..end).ok_or(malformed)?;
         headers.clear();
         headers.extend_from_slice(original);
         let place = Place {
@@ -55,14 +61,12 @@ pub(crate) fn split(
             first: start == length,
             last: end == view.length,
         };
-        if rewrite(headers, view, gso.kind, &place, body).is_none() {
-            return false;
-        }
-        emit(Segment { headers, body: start..end });
+        rewrite(headers, view, gso.kind, &place, body).ok_or(malformed)?;
+        emit(Segment { headers, body: start..end })?;
         start = end;
         index = index.wrapping_add(1);
     }
-    true
+    Ok(())
 }
 
 struct Place {

@@ -451,6 +451,84 @@ fn a_super_packet_arrives_as_the_segments_that_the_kernel_would_have_made() {
     }
 }
 
+/// A super-packet without DF, its transport checksum left to us.
+fn super_packet(kind: GsoKind, segment: u16, data: &[u8]) -> InnerBatch {
+    let (protocol, transport, offset) = match kind {
+        GsoKind::Tcp => {
+            let mut t =
+                vec![0x10, 0, 0x20, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0];
+            t.extend_from_slice(data);
+            (6, t, 16)
+        }
+        GsoKind::Udp => (17, udp(data), 6),
+    };
+    let mut inner = batch(&[v4(protocol, 0, 0, &transport)]);
+    inner.packets[0].gso = Some(Gso { kind, segment });
+    inner.packets[0].checksum = Some((20, offset));
+    inner
+}
+
+#[test]
+fn a_super_packet_over_the_mtu_whose_sender_allows_fragments_is_cut_smaller() {
+    let data: Vec<u8> = (0..6000_u32).map(|i| (i / 7) as u8).collect();
+    let mut pair = Pair::new(gcm(), true);
+    let (wire, back) = pair.seal(&super_packet(GsoKind::Tcp, 1460, &data));
+    assert!(back.packets.is_empty());
+    let arrived = pair.arrive(&wire);
+    let opened = pair.open(&arrived);
+    assert!(opened.iter().all(|p| p.len() <= 1438 && transport_sum(p) == 0));
+    assert_eq!(opened.iter().flat_map(|p| p[40..].to_vec()).collect::<Vec<_>>(), data);
+
+    // Datagrams keep their bounds: each arrives in fragments of its own.
+    let (wire, _) = pair.seal(&super_packet(GsoKind::Udp, 2000, &data));
+    let arrived = pair.arrive(&wire);
+    let opened = pair.open(&arrived);
+    assert_eq!(opened.len(), 6);
+    for (i, two) in opened.chunks(2).enumerate() {
+        assert!(two.iter().all(|p| p.len() <= 1438 && p[4..6] == two[0][4..6]));
+        let datagram = [&two[0][20..], &two[1][20..]].concat();
+        assert_eq!(datagram[8..], data[i * 2000..(i + 1) * 2000]);
+        assert_eq!(transport_sum(&v4(17, 0, 0, &datagram)), 0);
+    }
+    assert_eq!(pair.dropped(), []);
+}
+
+#[test]
+fn ipv6_gets_its_least_mtu_over_any_link() {
+    let mut pair = Pair::new(gcm(), true);
+    pair.out.apply(OutboundCommand::SetLinkMtu { tunnel: TUNNEL, mtu: 1280 });
+    let least = v6(17, &udp(&[1; 1280 - 48]));
+    let over = v6(17, &udp(&[1; 1280 - 47]));
+    let (wire, back) = pair.seal(&batch(&[least.clone(), over]));
+    let arrived = pair.arrive(&wire);
+    assert_eq!(pair.open(&arrived), [least]);
+    let error = back.octets(&back.packets[0]);
+    assert_eq!(error[44..48], 1280_u32.to_be_bytes());
+}
+
+#[test]
+fn a_syn_is_clamped_by_the_side_that_sends_and_by_the_side_that_receives() {
+    let syn = {
+        let mut t = vec![0x10, 0, 0x20, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0x60, 2, 1, 0, 0, 0, 0, 0];
+        t.extend_from_slice(&[2, 4, 0x05, 0xb4]);
+        let mut p = v4(6, 0, 0x4000, &t);
+        let sum = transport_sum(&p).to_be_bytes();
+        p[36..38].copy_from_slice(&sum);
+        p
+    };
+    // The MSS that arrives, for the link MTU of the sender and of the receiver.
+    for (sender, receiver, mss) in [(1500, 1500, 1398), (1400, 1500, 1298), (9000, 1400, 1298)] {
+        let mut pair = Pair::new(gcm(), true);
+        pair.out.apply(OutboundCommand::SetLinkMtu { tunnel: TUNNEL, mtu: sender });
+        pair.inn.apply(InboundCommand::SetLinkMtu { tunnel: TUNNEL, mtu: receiver });
+        let (wire, _) = pair.seal(&batch(std::slice::from_ref(&syn)));
+        let arrived = pair.arrive(&wire);
+        let opened = pair.open(&arrived);
+        assert_eq!(u16::from_be_bytes([opened[0][42], opened[0][43]]), mss);
+        assert_eq!(transport_sum(&opened[0]), 0);
+    }
+}
+
 #[test]
 fn a_partial_checksum_is_completed() {
     let mut packet = v4(17, 0, 0, &udp(b"checksum offload"));
@@ -485,7 +563,7 @@ fn ike_keepalives_and_foreign_datagrams_take_their_ways() {
     assert_eq!(pair.in_counters.keepalives(), 1);
     assert_eq!(
         pair.dropped(),
-        [("runt", 1), ("wireguard_unconfigured", 1), ("esp_malformed", 1), ("unknown_spi", 1)]
+        [("runt", 2), ("wireguard_unconfigured", 1), ("esp_malformed", 1), ("unknown_spi", 1)]
     );
     assert!(matches!(pair.events()[..], [DataEvent::UnknownSpi { spi: Spi(0xaaaa_aaaa), .. }]));
 }

@@ -47,6 +47,8 @@ pub(crate) struct ChildSa {
     pub(crate) half: OutboundHalf,
     pub(crate) info: ChildInfo,
     pub(crate) expires_at: Instant,
+    /// Whether the exchange that made it was ours.
+    ours: bool,
     /// The lower of the two nonces that made it (RFC 7296 2.8.1).
     pub(crate) lowest_nonce: Vec<u8>,
 }
@@ -247,6 +249,7 @@ pub(crate) fn install(
         half: OutboundHalf::Waiting { sa: Box::new(sa), at: ctx.now + ctx.config.outbound_switch },
         info,
         expires_at: ctx.now + peer.child_lifetime.time,
+        ours: seed.ours,
         lowest_nonce: seed.ni.min(seed.nr).to_vec(),
     }
 }
@@ -259,6 +262,11 @@ impl ChildSa {
         {
             ctx.events.push_back(Event::InstallOutbound(*sa));
         }
+    }
+
+    /// Whether the peer may not know it yet, because our answer may be lost.
+    pub(crate) fn is_unconfirmed(&self) -> bool {
+        !self.ours && self.is_waiting()
     }
 
     /// Whether the outbound half is still to be installed.

@@ -22,7 +22,7 @@ use crate::message::{
     parse_message,
 };
 
-/// The tunnel and the next timer of an IKE SA, as the tables have them.
+/// The tunnel of an IKE SA, and when it is due.
 type Indexed = (Option<TunnelId>, Option<(Instant, Timer)>);
 
 /// All IKE SAs of one host, both roles. See the crate's page for the loop that drives it.

@@ -218,6 +218,12 @@ impl Established {
             let current = self.standing == Standing::Current;
             match job {
                 Job::DeleteIke => delete::start_ike(self, link, ctx),
+                // The peer would not find what it does not know yet.
+                Job::RekeyChild(spi) | Job::DeleteChild(spi)
+                    if self.child(spi).is_some_and(|c| c.is_unconfirmed()) =>
+                {
+                    self.retry_soon(job, ctx);
+                }
                 Job::DeleteChild(spi) if current => delete::start_child(self, link, spi, ctx),
                 Job::CreateChild if current && self.live().is_none() => {
                     create_child::start(self, link, None, ctx);
@@ -301,9 +307,21 @@ impl Established {
             ctx.events.push_back(Event::RemoveOutbound { tunnel, spi: child.outbound });
         }
         ctx.retire_inbound(tunnel, child.inbound);
-        if self.live().is_none() {
+        if self.live().is_none() && !self.revive(ctx) {
             ctx.effects.push_back(Effect::ChildGone { tunnel, reason });
         }
+    }
+
+    /// What took its place went first, as the redundant one of two crossing rekeys does: the old
+    /// Child SA carries the tunnel until the next rekey.
+    fn revive(&mut self, ctx: &mut Context) -> bool {
+        let sends = |c: &&mut ChildSa| c.life == Life::Replaced && !c.is_waiting();
+        let Some(child) = self.children.iter_mut().rev().find(sends) else { return false };
+        child.life = Life::Live;
+        let spi = child.inbound;
+        self.jobs.retain(|job| *job != Job::DeleteChild(spi));
+        self.retry_soon(Job::RekeyChild(spi), ctx);
+        true
     }
 
     /// Gives everything away that belongs to the tunnel rather than to the IKE SA.

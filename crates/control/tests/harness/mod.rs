@@ -242,13 +242,16 @@ impl Pair {
             if done(self) {
                 return true;
             }
-            let timers = [self.vgw.gateway.poll_timeout(), self.agent.gateway.poll_timeout()];
-            let next = timers.into_iter().chain(self.wire.iter().map(|f| f.at)).min().unwrap();
+            let running = [&self.vgw, &self.agent].into_iter().filter(|node| !node.stopped);
+            let timers = running.map(|node| node.gateway.poll_timeout());
+            let flying = self.wire.iter().map(|f| f.at);
+            let Some(next) = timers.chain(flying).min() else { return false };
+            // A timer that is due again at once must not stop the clock.
+            let next = next.max(self.now + Duration::from_micros(10));
             if next > end {
                 return false;
             }
-            // A timer that is due again at once must not stop the clock.
-            self.now = next.max(self.now + Duration::from_micros(10));
+            self.now = next;
             self.deliver_due();
             for side in [Side::Vgw, Side::Agent] {
                 let now = self.now;

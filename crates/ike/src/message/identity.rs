@@ -129,7 +129,8 @@ impl FromStr for Identity {
         }
         if let Some(hex) = text.strip_prefix("keyid:") {
             let digits = hex.as_bytes();
-            if digits.is_empty() || digits.len() % 2 != 0 {
+            let hexadecimal = digits.iter().all(u8::is_ascii_hexdigit);
+            if digits.is_empty() || digits.len() % 2 != 0 || !hexadecimal {
                 return Err(IdentityError::KeyId);
             }
             let octets: Option<Vec<u8>> = digits

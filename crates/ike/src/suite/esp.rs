@@ -4,7 +4,7 @@ use std::fmt;
 
 use sa::{Bits, CbcIntegrity, EspSuite};
 
-use super::{KeGroup, name, names, transform};
+use super::{KeGroup, name, transform};
 use crate::message::{Proposal, ProtocolId, Transform, TransformType as T};
 
 /// Encryption of a Child SA.
@@ -157,30 +157,14 @@ impl EspProposals {
     /// Names the first transform type in which no proposal of `offer` meets ours.
     #[must_use]
     pub fn difference(&self, offer: &[Proposal], pfs: bool) -> String {
-        let ours = self.offer(sa::Spi(0), pfs);
-        let kinds: [(T, &str); 4] = [
+        let all = [
             (T::ENCR, "encryption"),
             (T::INTEG, "integrity"),
             (T::KE, "PFS group"),
             (T::ESN, "extended sequence numbers"),
         ];
-        for (kind, what) in kinds {
-            let mine: Vec<&Transform> = ours.iter().flat_map(|p| p.of(kind)).collect();
-            let theirs: Vec<&Transform> = offer.iter().flat_map(|p| p.of(kind)).collect();
-            let both_empty = mine.is_empty() && theirs.is_empty();
-            let optional = kind == T::INTEG || kind == T::ESN || (kind == T::KE && !pfs);
-            if both_empty || (optional && theirs.is_empty()) {
-                continue;
-            }
-            if !theirs.iter().any(|t| mine.contains(t)) {
-                return format!(
-                    "{what}: they offer {}, we accept {}",
-                    names(theirs.into_iter()),
-                    names(mine.into_iter())
-                );
-            }
-        }
-        "no single proposal holds a combination that we accept".into()
+        let kinds: Vec<_> = all.into_iter().filter(|(kind, _)| pfs || *kind != T::KE).collect();
+        super::difference(&self.offer(sa::Spi(0), pfs), offer, &kinds)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use sa::Bits;
 
-use super::{name, names, transform};
+use super::{name, transform};
 use crate::message::{Proposal, ProtocolId, Transform, TransformType as T};
 
 /// The hash of a PRF or of an integrity transform.
@@ -221,28 +221,13 @@ impl IkeProposals {
     /// Names the first transform type in which no proposal of `offer` meets ours.
     #[must_use]
     pub fn difference(&self, offer: &[Proposal]) -> String {
-        let ours = self.offer(&[]);
-        let both: [(T, &str); 4] = [
+        let kinds = [
             (T::ENCR, "encryption"),
             (T::INTEG, "integrity"),
             (T::PRF, "PRF"),
             (T::KE, "key exchange group"),
         ];
-        for (kind, what) in both {
-            let mine: Vec<&Transform> = ours.iter().flat_map(|p| p.of(kind)).collect();
-            let theirs: Vec<&Transform> = offer.iter().flat_map(|p| p.of(kind)).collect();
-            if kind == T::INTEG && theirs.is_empty() {
-                continue;
-            }
-            if !theirs.iter().any(|t| mine.contains(t)) {
-                return format!(
-                    "{what}: they offer {}, we accept {}",
-                    names(theirs.into_iter()),
-                    names(mine.into_iter())
-                );
-            }
-        }
-        "no single proposal holds a combination that we accept".into()
+        super::difference(&self.offer(&[]), offer, &kinds)
     }
 }
 

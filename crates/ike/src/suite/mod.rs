@@ -80,3 +80,41 @@ pub(crate) fn list(proposals: &[Proposal], f: &mut fmt::Formatter<'_>) -> fmt::R
     }
     Ok(())
 }
+
+/// Names the first of `kinds` in which no proposal of theirs meets one of ours. Only pairs of
+/// proposals that agree in the types before count, so that an AES-CBC proposal of theirs does not
+/// hide what is wrong with the AEAD one that we would otherwise take.
+pub(crate) fn difference(
+    ours: &[Proposal],
+    theirs: &[Proposal],
+    kinds: &[(TransformType, &str)],
+) -> String {
+    let mut pairs: Vec<(Option<&Proposal>, Option<&Proposal>)> =
+        ours.iter().flat_map(|o| theirs.iter().map(move |t| (Some(o), Some(t)))).collect();
+    if pairs.is_empty() {
+        pairs = vec![(ours.first(), theirs.first())];
+    }
+    for (kind, what) in kinds {
+        let (of_ours, of_theirs): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
+        pairs.retain(|(o, t)| o.zip(*t).is_some_and(|(o, t)| meets(*kind, o, t)));
+        if pairs.is_empty() {
+            let all = |side: Vec<Option<&Proposal>>| {
+                names(side.into_iter().flatten().flat_map(|p| p.of(*kind)))
+            };
+            return format!("{what}: they offer {}, we accept {}", all(of_theirs), all(of_ours));
+        }
+    }
+    "no single proposal holds a combination that we accept".into()
+}
+
+/// Whether two proposals share a transform of `kind`, or both do without.
+fn meets(kind: TransformType, ours: &Proposal, theirs: &Proposal) -> bool {
+    let none = transform(kind, 0, None);
+    let absent = theirs.of(kind).next().is_none();
+    if ours.of(kind).next().is_none() {
+        return absent || theirs.of(kind).any(|t| *t == none);
+    }
+    // A proposal without an ESN transform means the 32-bit numbers, whose id is 0 as NONE's is.
+    let implied = kind == TransformType::ESN && absent && ours.of(kind).any(|t| *t == none);
+    implied || theirs.of(kind).any(|t| ours.of(kind).any(|o| o == t))
+}

@@ -1,5 +1,6 @@
 //! Two endpoints in memory: virtual time, a network with loss, duplication, reordering and NAT,
 //! and a model of what the data planes would hold.
+#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -185,16 +186,47 @@ impl Pair {
                 Event::RemoveInbound { spi, .. } => {
                     assert!(host.inbound.remove(spi).is_some(), "removed what is not there");
                 }
-                Event::RemoveOutbound { spi, .. } => {
-                    if host.outbound.as_ref().is_some_and(|sa| sa.spi == *spi) {
-                        host.outbound = None;
-                    }
+                Event::RemoveOutbound { spi, .. }
+                    if host.outbound.as_ref().is_some_and(|sa| sa.spi == *spi) =>
+                {
+                    host.outbound = None;
                 }
                 _ => {}
+            }
+            if std::env::var_os("TRACE").is_some() {
+                let t = self.now.duration_since(self.start).as_millis();
+                match &event {
+                    Event::InstallInbound(s) => println!("{t:>7} {me} in+  {}", s.spi),
+                    Event::InstallOutbound(s) => println!("{t:>7} {me} out+ {}", s.spi),
+                    Event::RemoveInbound { spi, .. } => println!("{t:>7} {me} in-  {spi}"),
+                    Event::RemoveOutbound { spi, .. } => println!("{t:>7} {me} out- {spi}"),
+                    Event::ChildDown { reason, .. } | Event::IkeDown { reason, .. } => {
+                        println!("{t:>7} {me} {} {reason}", name(&event));
+                    }
+                    Event::Failed { diagnosis, .. } => println!("{t:>7} {me} FAILED {diagnosis}"),
+                    Event::IkeUp { info, .. } | Event::IkeRekeyed { info, .. } => {
+                        println!("{t:>7} {me} {} {:x}", name(&event), info.initiator_spi);
+                    }
+                    _ => println!("{t:>7} {me} {}", name(&event)),
+                }
             }
             host.events.push(event);
         }
         while let Some(transmit) = self.hosts[me].endpoint.poll_transmit() {
+            if let (TransmitPayload::Ike(o), true) =
+                (&transmit.payload, std::env::var_os("TRACE").is_some())
+            {
+                let t = self.now.duration_since(self.start).as_millis();
+                let kind = if o[19] & 0x20 == 0 { "req" } else { "rsp" };
+                println!(
+                    "{t:>7} {me} -> {kind} x{} id {} sa {:02x}{:02x} len {}",
+                    o[18],
+                    o[23],
+                    o[0],
+                    o[1],
+                    o.len()
+                );
+            }
             self.hosts[me].sent.push(transmit.clone());
             self.send(me, transmit);
         }
