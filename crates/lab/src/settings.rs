@@ -28,7 +28,8 @@ pub fn connection_name(site: &Site) -> String {
 /// The pre-shared key of a tunnel. It protects nothing but the lab's own traffic.
 fn pre_shared_key(scenario: &Scenario, site: usize, tunnel: usize) -> String {
     let mut random = SplitMix::new(scenario.seed ^ ((site as u64) << 8 | tunnel as u64) << 40);
-    (0..4).map(|_| format!("{:016x}", random.next_u64())).collect()
+    // AWS's rules: 8 to 64 letters, digits, dots and underscores, and no leading zero.
+    (0..3).fold("lab.".to_owned(), |key, _| format!("{key}{:016x}", random.next_u64()))
 }
 
 fn identity(site: &Site) -> String {

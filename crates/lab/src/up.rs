@@ -86,7 +86,7 @@ fn run(
     let steps = all_steps(&mut run, options.keep);
     // Whoever interrupts knows why.
     let failed = steps.is_err() || run.report.rows.iter().any(|row| !row.passed);
-    if failed && !stop.is_set() {
+    if failed && (!stop.is_set() || timer.expired()) {
         progress.done();
         explain(&run);
     }
@@ -108,9 +108,14 @@ fn all_steps(run: &mut Run<'_>, keep: bool) -> Result<()> {
     }
     for step in &run.scenario.test.steps {
         // What stays up is not stopped to test stopping.
-        if !(keep && *step == Step::Stop) {
-            run.step(*step)?;
+        if keep && *step == Step::Stop {
+            continue;
         }
+        // What arrives for a daemon that has ended is answered by its kernel, with ICMP.
+        if *step == Step::Stop {
+            run.wan.pause()?;
+        }
+        run.step(*step)?;
     }
     let Run { wan, report, .. } = run;
     wan.finish(report)
