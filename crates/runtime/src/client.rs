@@ -18,12 +18,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// # Errors
 /// Nobody answers there, or the daemon refuses ([`RunError::Refused`], with its reason).
 pub fn ask(path: &Path, request: &Request) -> Result<Response, RunError> {
-    let fault = |source| RunError::ControlSocket { path: path.to_owned(), source };
-    let mut stream = UnixStream::connect(path).map_err(|source| match source.kind() {
+    let fault = |cause| RunError::ControlSocket { path: path.to_owned(), cause };
+    let mut stream = UnixStream::connect(path).map_err(|cause| match cause.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            RunError::NotRunning { path: path.to_owned(), source }
+            RunError::NotRunning { path: path.to_owned(), cause }
         }
-        _ => fault(source),
+        _ => fault(cause),
     })?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(fault)?;
     let mut line = serde_json::to_string(request).map_err(|e| fault(e.into()))?;

@@ -99,11 +99,11 @@ impl Driver {
                 _ = signals.terminate.recv() => self.stop("SIGTERM"),
                 _ = signals.interrupt.recv() => self.stop("SIGINT"),
                 _ = signals.hang_up.recv() => drop(self.reload().await),
-                source = self.planes.inbound.failed() => {
-                    return Err(RunError::Worker { thread: "receiving", source });
+                cause = self.planes.inbound.failed() => {
+                    return Err(RunError::Worker { thread: "receiving", cause });
                 }
-                source = self.planes.outbound.failed() => {
-                    return Err(RunError::Worker { thread: "sending", source });
+                cause = self.planes.outbound.failed() => {
+                    return Err(RunError::Worker { thread: "sending", cause });
                 }
                 () = tokio::time::sleep_until(wake.into()) => {
                     let now = Instant::now();

@@ -23,39 +23,39 @@ pub enum RunError {
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     /// Nobody answers on the control socket.
-    #[error("control socket {}: {source}; is the daemon running?", .path.display())]
+    #[error("control socket {}: {cause}; is the daemon running?", .path.display())]
     NotRunning {
         /// Its path.
         path: PathBuf,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The control socket cannot be used.
-    #[error("control socket {}: {source}", .path.display())]
+    #[error("control socket {}: {cause}", .path.display())]
     ControlSocket {
         /// Its path.
         path: PathBuf,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The daemon refused what it was asked.
     #[error("{0}")]
     Refused(String),
     /// A thread of the packet path ended.
-    #[error("the {thread} thread failed: {source}")]
+    #[error("the {thread} thread failed: {cause}")]
     Worker {
         /// Which one.
         thread: &'static str,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Anything else that the system refuses.
-    #[error("cannot {attempt}: {source}")]
+    #[error("cannot {attempt}: {cause}")]
     System {
         /// What was attempted.
         attempt: &'static str,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -67,6 +67,6 @@ impl RunError {
     }
 
     pub(crate) fn system(attempt: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::System { attempt, source }
+        move |cause| Self::System { attempt, cause }
     }
 }

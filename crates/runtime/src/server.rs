@@ -48,7 +48,7 @@ impl Server {
     /// Listens at `path`. A socket that nobody answers on is left over from a process that was
     /// killed, and is replaced; anything else at `path` is left alone.
     pub(crate) async fn start(path: &Path, asked: mpsc::Sender<Asked>) -> Result<Self, RunError> {
-        let fault = |source| RunError::ControlSocket { path: path.to_owned(), source };
+        let fault = |cause| RunError::ControlSocket { path: path.to_owned(), cause };
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(fault)?;
         }

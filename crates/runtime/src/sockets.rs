@@ -79,10 +79,10 @@ fn bind_all(
         match UdpSocket::bind(SocketAddr::new(*address, port), options) {
             Ok(socket) => sockets.push(Arc::new(socket)),
             // Listening everywhere on a host without IPv6 means IPv4.
-            Err(BindError::Io { source, .. })
+            Err(BindError::Io { cause, .. })
                 if listen.is_empty()
                     && address.is_ipv6()
-                    && source.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
+                    && cause.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
             Err(BindError::NoSuchAddress { .. }) if listen.is_empty() && address.is_ipv6() => {}
             Err(error) => return Err(error),
         }

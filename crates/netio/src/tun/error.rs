@@ -32,32 +32,32 @@ pub enum TunError {
         name: String,
     },
     /// Offloads were demanded, but the kernel has none.
-    #[error("the kernel refuses offloads on TUN device {name}: {source}; use mode = \"auto\"")]
+    #[error("the kernel refuses offloads on TUN device {name}: {cause}; use mode = \"auto\"")]
     NoOffload {
         /// The name that was asked for.
         name: String,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Anything else.
-    #[error("cannot create TUN device {name}: {source}")]
+    #[error("cannot create TUN device {name}: {cause}")]
     Io {
         /// The name that was asked for.
         name: String,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
 impl TunError {
     /// Names the fault behind an error of `open` or `TUNSETIFF`.
-    pub(super) fn from_io(name: &str, source: io::Error) -> Self {
+    pub(super) fn from_io(name: &str, cause: io::Error) -> Self {
         let name = name.to_owned();
-        match source.raw_os_error() {
+        match cause.raw_os_error() {
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Self::NoDeviceNode,
             Some(libc::EPERM | libc::EACCES) => Self::Permission { name },
             Some(libc::EBUSY) => Self::Busy { name },
-            _ => Self::Io { name, source },
+            _ => Self::Io { name, cause },
         }
     }
 }

@@ -20,13 +20,13 @@ pub(super) fn open(name: &str, mode: TunMode) -> Result<Tun, TunError> {
     match mode {
         TunMode::Plain => open_plain(name),
         TunMode::Offload => open_vnet(name).map_err(|error| match error {
-            VnetError::Create(source) => TunError::from_io(name, source),
-            VnetError::Offload(source) => TunError::NoOffload { name: name.to_owned(), source },
+            VnetError::Create(cause) => TunError::from_io(name, cause),
+            VnetError::Offload(cause) => TunError::NoOffload { name: name.to_owned(), cause },
         }),
         TunMode::Auto => match open_vnet(name) {
             Ok(tun) => Ok(tun),
-            Err(VnetError::Create(source)) if source.raw_os_error() != Some(libc::EINVAL) => {
-                Err(TunError::from_io(name, source))
+            Err(VnetError::Create(cause)) if cause.raw_os_error() != Some(libc::EINVAL) => {
+                Err(TunError::from_io(name, cause))
             }
             // A kernel without IFF_VNET_HDR, or without a single offload: the device made for the
             // probe is gone with its descriptor, so the plain one can take the name.
@@ -47,8 +47,8 @@ fn check_name(name: &str) -> Result<(), TunError> {
 
 fn open_plain(name: &str) -> Result<Tun, TunError> {
     let iface = tun_tap::Iface::without_packet_info(name, tun_tap::Mode::Tun)
-        .map_err(|source| TunError::from_io(name, source))?;
-    iface.set_non_blocking().map_err(|source| TunError::from_io(name, source))?;
+        .map_err(|cause| TunError::from_io(name, cause))?;
+    iface.set_non_blocking().map_err(|cause| TunError::from_io(name, cause))?;
     // The mask belongs to the device and survives on a persistent one: without this reset we could
     // read super-packets with no header that says so.
     // SAFETY: the descriptor is open; the argument of TUNSETOFFLOAD is an integer, not a pointer.

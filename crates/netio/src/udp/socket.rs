@@ -56,12 +56,12 @@ pub enum BindError {
         address: SocketAddr,
     },
     /// Anything else.
-    #[error("cannot open UDP {address}: {source}")]
+    #[error("cannot open UDP {address}: {cause}")]
     Io {
         /// What was to be bound.
         address: SocketAddr,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -70,15 +70,15 @@ fn held_by(holder: Option<&str>) -> String {
 }
 
 impl BindError {
-    fn from_io(address: SocketAddr, source: io::Error) -> Self {
-        match source.raw_os_error() {
+    fn from_io(address: SocketAddr, cause: io::Error) -> Self {
+        match cause.raw_os_error() {
             Some(libc::EADDRINUSE) => Self::InUse {
                 address,
                 holder: holder(address.port()).map(|holder| holder.to_string()),
             },
             Some(libc::EADDRNOTAVAIL) => Self::NoSuchAddress { address },
             Some(libc::EACCES | libc::EPERM) => Self::Permission { address },
-            _ => Self::Io { address, source },
+            _ => Self::Io { address, cause },
         }
     }
 }
@@ -99,7 +99,7 @@ impl UdpSocket {
     /// # Errors
     /// [`BindError`] names the port and who has it, or what is missing.
     pub fn bind(address: SocketAddr, options: UdpOptions) -> Result<Self, BindError> {
-        let fault = |source| BindError::from_io(address, source);
+        let fault = |cause| BindError::from_io(address, cause);
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))
             .map_err(fault)?;
         socket.set_nonblocking(true).map_err(fault)?;
