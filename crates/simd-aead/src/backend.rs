@@ -5,6 +5,8 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+#[cfg(target_arch = "x86_64")]
+use crate::avx512;
 use crate::self_test;
 
 /// The environment variable that forces a backend by name, for tests.
@@ -12,22 +14,33 @@ const VARIABLE: &str = "VGW_AEAD_BACKEND";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
+    /// Our kernels on AVX-512 with IFMA, VAES and VPCLMULQDQ.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
     /// The libraries, on every processor.
     Portable,
 }
 
 impl Kind {
     /// Best first.
-    const ALL: [Self; 1] = [Self::Portable];
+    const ALL: &[Self] = &[
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+        Self::Portable,
+    ];
 
     fn name(self) -> &'static str {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
             Self::Portable => "portable",
         }
     }
 
     fn is_supported(self) -> bool {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => avx512::is_supported(),
             Self::Portable => true,
         }
     }
@@ -46,7 +59,7 @@ impl Backend {
 
     /// All that this processor has, best first.
     pub fn available() -> impl Iterator<Item = Self> {
-        Kind::ALL.into_iter().filter(|kind| kind.is_supported()).map(Self)
+        Kind::ALL.iter().copied().filter(|kind| kind.is_supported()).map(Self)
     }
 
     /// Its name, as `Display` prints it and `FromStr` takes it.

@@ -1,5 +1,7 @@
 //! The two calls of the fast path.
 
+#[cfg(target_arch = "x86_64")]
+use crate::avx512;
 use crate::backend::{Backend, Kind, backend};
 use crate::job::{BadJob, OpenJob, SealJob, check_open, check_seal};
 use crate::key::Key;
@@ -37,6 +39,9 @@ pub fn seal_batch_on(
 ) -> Result<(), BadJob> {
     check_seal(keys, src, dst, jobs)?;
     match backend.kind() {
+        // SAFETY: a `Backend` exists only for what the processor has, and the jobs are checked.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 => unsafe { avx512::seal(keys, src, dst, jobs) },
         Kind::Portable => portable::seal(keys, src, dst, jobs),
     }
     Ok(())
@@ -52,6 +57,9 @@ pub fn open_batch_on(
 ) -> Result<(), BadJob> {
     check_open(keys, src, dst, jobs)?;
     match backend.kind() {
+        // SAFETY: a `Backend` exists only for what the processor has, and the jobs are checked.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 => unsafe { avx512::open(keys, src, dst, jobs) },
         Kind::Portable => portable::open(keys, src, dst, jobs),
     }
     Ok(())

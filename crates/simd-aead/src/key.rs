@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use crate::portable::PortableKey;
+#[cfg(target_arch = "x86_64")]
+use crate::chacha::ChaChaKey;
+use crate::portable::LibraryKey;
+#[cfg(target_arch = "x86_64")]
+use crate::{avx512, gcm::GcmKey};
 
 /// The AEADs of this crate. All have 12-octet nonces and 16-octet tags.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,15 +56,62 @@ pub struct InvalidKey {
 /// A key, expanded for every backend that this processor has. Wiped on drop.
 pub struct Key {
     algorithm: Algorithm,
-    pub(crate) portable: PortableKey,
+    pub(crate) portable: LibraryKey,
+    #[cfg(target_arch = "x86_64")]
+    chacha: Option<Box<ChaCha>>,
+    #[cfg(target_arch = "x86_64")]
+    gcm: Option<Box<GcmKey>>,
+}
+
+/// What the SIMD backends need of a ChaCha20-Poly1305 key.
+#[cfg(target_arch = "x86_64")]
+pub(crate) struct ChaCha {
+    pub(crate) lanes: ChaChaKey,
+    pub(crate) single: LibraryKey,
 }
 
 impl Key {
     /// Expands `key`, which must be [`Algorithm::key_len`] octets.
     pub fn new(algorithm: Algorithm, key: &[u8]) -> Result<Self, InvalidKey> {
         let invalid = InvalidKey { algorithm, len: key.len() };
-        let portable = PortableKey::new(algorithm, key).ok_or(invalid)?;
-        Ok(Self { algorithm, portable })
+        let portable = LibraryKey::portable(algorithm, key).ok_or(invalid)?;
+        #[cfg(target_arch = "x86_64")]
+        let chacha = match algorithm {
+            Algorithm::ChaCha20Poly1305 => {
+                let lanes = ChaChaKey::new(key).ok_or(invalid)?;
+                let single = LibraryKey::aws_lc(algorithm, key).ok_or(invalid)?;
+                Some(Box::new(ChaCha { lanes, single }))
+            }
+            Algorithm::Aes128Gcm | Algorithm::Aes256Gcm => None,
+        };
+        #[cfg(target_arch = "x86_64")]
+        let gcm = match algorithm {
+            Algorithm::Aes128Gcm | Algorithm::Aes256Gcm if avx512::is_supported() => {
+                // SAFETY: the processor has VAES and VPCLMULQDQ, so also AES-NI and PCLMULQDQ.
+                unsafe { GcmKey::new(key) }
+            }
+            _ => None,
+        };
+        Ok(Self {
+            algorithm,
+            portable,
+            #[cfg(target_arch = "x86_64")]
+            chacha,
+            #[cfg(target_arch = "x86_64")]
+            gcm,
+        })
+    }
+
+    /// The key as the SIMD backends take it, if it is for ChaCha20-Poly1305.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn chacha(&self) -> Option<&ChaCha> {
+        self.chacha.as_deref()
+    }
+
+    /// The key as the AVX-512 backend takes it, if it is for AES-GCM and the processor has that.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn gcm(&self) -> Option<&GcmKey> {
+        self.gcm.as_deref()
     }
 
     /// Which AEAD the key is for.

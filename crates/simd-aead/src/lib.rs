@@ -12,12 +12,28 @@
 //! [`backend()`] says which implementation runs. It is chosen once: the best one that the processor
 //! has and that passes a self test. See [`Backend`] for how to force one.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod backend;
 mod batch;
+#[cfg(target_arch = "x86_64")]
+mod chacha;
+#[cfg(target_arch = "x86_64")]
+mod chachapoly;
+#[cfg(target_arch = "x86_64")]
+mod forget;
+#[cfg(target_arch = "x86_64")]
+mod gcm;
 mod job;
 mod key;
+#[cfg(target_arch = "x86_64")]
+mod poly1305;
 mod portable;
 mod self_test;
+#[cfg(target_arch = "x86_64")]
+mod text;
+#[cfg(target_arch = "x86_64")]
+mod window;
 
 pub use backend::{Backend, UnknownBackend, backend, force_backend, refused_backends};
 pub use batch::{open_batch, open_batch_on, seal_batch, seal_batch_on};

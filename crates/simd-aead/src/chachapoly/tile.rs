@@ -1,0 +1,112 @@
+//! What the lanes of one run work on: up to eight packets, their values side by side.
+
+use zeroize::Zeroize;
+
+use crate::chacha::ChaChaKey;
+use crate::job::{Aad, TAG};
+use crate::text::Text;
+
+/// The most packets of a tile.
+pub(crate) const PACKETS: usize = 8;
+
+/// Packets that are done together, longest first.
+#[repr(C, align(64))]
+pub(crate) struct Tile {
+    /// Words 4 to 11 of each packet's ChaCha20 state.
+    pub(crate) key: [[u32; PACKETS]; 8],
+    /// Words 13 to 15.
+    pub(crate) nonce: [[u32; PACKETS]; 3],
+    /// The associated data, zero-padded, in two little-endian halves.
+    pub(crate) aad: [[u64; PACKETS]; 2],
+    pub(crate) aad_len: [u64; PACKETS],
+    /// Octets of text; 0 in idle lanes.
+    pub(crate) len: [u64; PACKETS],
+    pub(crate) text: [Text; PACKETS],
+    /// The ciphertext, which the tag covers.
+    pub(crate) cipher: [*const u8; PACKETS],
+    /// Out: the tags in two little-endian halves.
+    pub(crate) tag: [[u64; PACKETS]; 2],
+    /// How many lanes hold a packet.
+    pub(crate) count: usize,
+}
+
+impl Tile {
+    pub(crate) fn new() -> Self {
+        Self {
+            key: [[0; PACKETS]; 8],
+            nonce: [[0; PACKETS]; 3],
+            aad: [[0; PACKETS]; 2],
+            aad_len: [0; PACKETS],
+            len: [0; PACKETS],
+            text: [Text::EMPTY; PACKETS],
+            cipher: [std::ptr::null(); PACKETS],
+            tag: [[0; PACKETS]; 2],
+            count: 0,
+        }
+    }
+
+    /// Forgets the packets.
+    pub(crate) fn clear(&mut self) {
+        self.count = 0;
+        self.len = [0; PACKETS];
+    }
+
+    /// Adds a packet; there must be room.
+    #[inline]
+    pub(crate) fn push(
+        &mut self,
+        key: &ChaChaKey,
+        nonce: [u8; 12],
+        aad: Aad,
+        text: Text,
+        cipher: *const u8,
+    ) {
+        if self.count == 0 {
+            // Idle lanes touch nothing, but their pointers must be to mapped memory.
+            (self.text, self.cipher) = ([text.emptied(); PACKETS], [cipher; PACKETS]);
+        }
+        let lane = self.count;
+        for (row, word) in self.key.iter_mut().zip(key.0) {
+            row[lane] = word;
+        }
+        let (words, _) = nonce.as_chunks::<4>();
+        for (row, word) in self.nonce.iter_mut().zip(words) {
+            row[lane] = u32::from_le_bytes(*word);
+        }
+        let mut block = [0; TAG];
+        block[..12].copy_from_slice(&aad.bytes);
+        let bits = 8 * u32::from(aad.len.min(12));
+        let block = u128::from_le_bytes(block) & ((1 << bits) - 1);
+        self.aad[0][lane] = block as u64;
+        self.aad[1][lane] = (block >> 64) as u64;
+        self.aad_len[lane] = u64::from(aad.len);
+        self.len[lane] = text.len as u64;
+        self.text[lane] = text;
+        self.cipher[lane] = cipher;
+        self.count += 1;
+    }
+
+    /// The length of the longest text, which is the first.
+    pub(crate) fn longest(&self) -> usize {
+        self.text[0].len
+    }
+
+    /// The tag of the packet in `lane`.
+    pub(crate) fn tag(&self, lane: usize) -> [u8; TAG] {
+        (u128::from(self.tag[0][lane]) | u128::from(self.tag[1][lane]) << 64).to_le_bytes()
+    }
+
+    /// Whether `received` is the tag of the packet in `lane`, in constant time.
+    pub(crate) fn tag_is(&self, lane: usize, received: [u8; TAG]) -> bool {
+        let received = u128::from_le_bytes(received);
+        let lo = self.tag[0][lane] ^ received as u64;
+        let hi = self.tag[1][lane] ^ (received >> 64) as u64;
+        lo | hi == 0
+    }
+}
+
+impl Drop for Tile {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}

@@ -1,0 +1,119 @@
+//! AES-GCM (NIST SP 800-38D) with VAES and VPCLMULQDQ.
+
+pub(crate) mod avx512;
+mod key;
+
+use crate::job::{Aad, OpenJob, SealJob, TAG};
+use crate::text::Text;
+pub(crate) use key::GcmKey;
+
+/// The most packets of a tile: their counter-1 blocks fill four registers.
+const PACKETS: usize = 16;
+
+/// One packet under the key of its tile.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet {
+    nonce: [u8; 12],
+    aad: Aad,
+    text: Text,
+    /// The ciphertext, which the tag covers.
+    cipher: *const u8,
+}
+
+/// Tags of the packets of a tile.
+#[repr(C, align(64))]
+pub(crate) struct Tags([u128; PACKETS]);
+
+/// Seals the jobs at `indexes`, all under `key`.
+///
+/// # Safety
+/// The processor has the kernel's instructions, and the jobs passed the batch's check against buffers
+/// that begin at `src` and `dst`.
+pub(crate) unsafe fn seal(
+    key: &GcmKey,
+    src: *const u8,
+    dst: *mut u8,
+    jobs: &[SealJob],
+    indexes: &[u8],
+) {
+    let mut tags = Tags([0; PACKETS]);
+    for indexes in indexes.chunks(PACKETS) {
+        let packets = indexes.iter().map(|&index| {
+            let job = &jobs[usize::from(index)];
+            // SAFETY: the caller's promise.
+            let text = unsafe { Text::sealing(job, src, dst) };
+            Packet { nonce: job.nonce, aad: job.aad, text, cipher: text.output(0) }
+        });
+        let (places, count) = collect(packets);
+        let packets = &places[..count];
+        // SAFETY: the caller's promise about the processor and the jobs: each text lies in the
+        // buffers with room for a tag behind it.
+        unsafe {
+            match key.last_round {
+                10 => avx512::run::<10, true>(key, packets, &mut tags),
+                _ => avx512::run::<14, true>(key, packets, &mut tags),
+            }
+            for (packet, tag) in packets.iter().zip(tags.0) {
+                let place = packet.text.output(packet.text.len);
+                place.cast::<[u8; TAG]>().write(tag.to_ne_bytes());
+            }
+        }
+    }
+}
+
+/// Opens the jobs at `indexes`, all under `key` and at least a tag long.
+///
+/// # Safety
+/// As for [`seal`].
+pub(crate) unsafe fn open(
+    key: &GcmKey,
+    src: *const u8,
+    dst: *mut u8,
+    jobs: &mut [OpenJob],
+    indexes: &[u8],
+) {
+    let mut tags = Tags([0; PACKETS]);
+    for indexes in indexes.chunks(PACKETS) {
+        let packets = indexes.iter().map(|&index| {
+            let job = &jobs[usize::from(index)];
+            let text = Text::opening(job, src, dst);
+            Packet { nonce: job.nonce, aad: job.aad, text, cipher: src.wrapping_add(job.src.start) }
+        });
+        let (places, count) = collect(packets);
+        let packets = &places[..count];
+        // SAFETY: the caller's promise about the processor and the jobs: each ciphertext has its tag
+        // behind it in `src`, each plaintext its room in `dst`.
+        unsafe {
+            match key.last_round {
+                10 => avx512::run::<10, false>(key, packets, &mut tags),
+                _ => avx512::run::<14, false>(key, packets, &mut tags),
+            }
+            for ((packet, tag), &index) in packets.iter().zip(tags.0).zip(indexes) {
+                let received = packet.cipher.add(packet.text.len).cast::<[u8; TAG]>().read();
+                // One comparison of the whole: constant time.
+                let ok = u128::from_ne_bytes(received) ^ tag == 0;
+                jobs[usize::from(index)].ok = ok;
+                if !ok {
+                    packet.text.output(0).write_bytes(0, packet.text.len);
+                }
+            }
+        }
+    }
+}
+
+/// Up to [`PACKETS`] packets in an array, and how many.
+#[inline]
+fn collect(packets: impl Iterator<Item = Packet>) -> ([Packet; PACKETS], usize) {
+    let none = Packet {
+        nonce: [0; 12],
+        aad: Aad { bytes: [0; 12], len: 0 },
+        text: Text::EMPTY,
+        cipher: std::ptr::null(),
+    };
+    let (mut places, mut count) = ([none; PACKETS], 0);
+    for (place, packet) in places.iter_mut().zip(packets) {
+        *place = packet;
+        count += 1;
+    }
+    (places, count)
+}
