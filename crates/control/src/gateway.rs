@@ -159,14 +159,13 @@ impl Gateway {
         let id = self.find(connection, number)?;
         if let Some(tunnel) = self.tunnels.get_mut(&id) {
             let command = match verb {
-                TunnelVerb::Down => {
-                    tunnel.admin_down = true;
-                    tunnel.retry_at = None;
-                    Command::Delete(id)
-                }
-                TunnelVerb::Up => {
-                    tunnel.admin_down = false;
-                    Command::Initiate(id)
+                TunnelVerb::Down | TunnelVerb::Up => {
+                    let down = verb == TunnelVerb::Down;
+                    tunnel.set_admin_down(down);
+                    // An attempt of the peer from now on is refused, or welcome again.
+                    let peer = Box::new(tunnel.peer());
+                    self.endpoint.handle_command(Command::ReplacePeer(peer), now);
+                    if down { Command::Delete(id) } else { Command::Initiate(id) }
                 }
                 TunnelVerb::RekeyChild => Command::RekeyChild(id),
                 TunnelVerb::RekeyIke => Command::RekeyIke(id),
@@ -341,14 +340,9 @@ impl Gateway {
                     info.remote_selectors
                 );
                 self.log(tunnel, Severity::Info, &text);
-                let refused = self.tunnels.get(&tunnel).is_some_and(|t| t.admin_down);
                 if let Some(state) = self.tunnels.get_mut(&tunnel) {
                     state.child = Some(info);
                     state.go_up(now);
-                }
-                if refused {
-                    // The peer began although a user took the tunnel down here.
-                    self.endpoint.handle_command(Command::Delete(tunnel), now);
                 }
                 self.choose(now);
                 // The MTU of a standby tunnel counts for the device, too.
@@ -360,6 +354,7 @@ impl Gateway {
                 let text = diagnosis.to_string();
                 if let Some(state) = tunnel.and_then(|id| self.tunnels.get_mut(&id))
                     && !state.is_up()
+                    && !state.admin_down
                 {
                     state.why.clone_from(&text);
                 }

@@ -11,6 +11,8 @@ use crate::status::TunnelStatus;
 /// Waits between attempts to bring a tunnel up: doubled from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
+/// Why a tunnel is down that a user took down before it was ever up.
+const TAKEN_DOWN: &str = "taken down by us";
 /// How long a tunnel must have been up before traffic moves back to it.
 pub(crate) const HOLD_DOWN: Duration = Duration::from_secs(3);
 
@@ -76,6 +78,15 @@ impl TunnelState {
         self.retry_at = None;
     }
 
+    /// A user's word, which stands until the next one.
+    pub(crate) fn set_admin_down(&mut self, down: bool) {
+        self.admin_down = down;
+        self.retry_at = None;
+        if down && !self.is_up() {
+            self.why = TAKEN_DOWN.into();
+        }
+    }
+
     /// Takes what a rekey negotiated; the tunnel stays as it was.
     pub(crate) fn rekeyed(&mut self, now: Instant) {
         self.last_rekey = Some(now);
@@ -109,6 +120,7 @@ impl TunnelState {
         let mut peer =
             PeerConfig::new(c.id, c.local_id.clone(), c.remote_id.clone(), self.psk.clone());
         peer.name.clone_from(&c.name);
+        peer.admin_down = self.admin_down;
         peer.local = c.local;
         peer.remote = c.remote;
         peer.remote_port = c.remote_port;

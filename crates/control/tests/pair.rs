@@ -52,10 +52,22 @@ fn a_tunnel_taken_down_hands_over_at_once_and_takes_back_after_a_hold_down() {
     assert_eq!(pair.tunnels(Side::Agent)[0].why, "deleted by the peer");
     assert!(pair.ping(Side::Agent, "192.168.1.1", "10.0.1.1"));
 
-    // The agent tries again and again, and the user's word stands.
-    pair.run(20 * SECOND);
-    assert_eq!(pair.tunnels(Side::Vgw)[0].state, "DOWN");
+    // The agent tries again and again, is refused each time, and both sides say why.
+    let lines = pair.log(Side::Agent).len();
+    for _ in 0..200 {
+        pair.run(SECOND / 10);
+        for side in [Side::Vgw, Side::Agent] {
+            assert_eq!(pair.tunnels(side)[0].state, "DOWN", "{side:?}");
+        }
+    }
     assert_eq!(pair.tunnels(Side::Vgw)[0].why, "taken down by us");
+    let refused =
+        "the peer refuses for now (TEMPORARY_FAILURE): was the tunnel taken down there?";
+    assert_eq!(pair.tunnels(Side::Agent)[0].why, refused);
+    let here = "branch.example asks for the tunnel, which was taken down here: refused";
+    assert!(pair.log(Side::Vgw).iter().any(|line| line.ends_with(here)));
+    let tries = pair.log(Side::Agent)[lines..].iter().filter(|l| l.contains(refused)).count();
+    assert!((3..=5).contains(&tries), "1, 2, 4 and 8 seconds apart: {tries} tries in 20 s");
 
     pair.vgw.gateway.handle_tunnel("vpn-branch", 1, TunnelVerb::Up, pair.now).unwrap();
     assert!(pair.run_until(90 * SECOND, |pair| pair.tunnels(Side::Vgw)[0].state == "UP"));

@@ -115,6 +115,9 @@ pub struct PeerConfig {
     pub remote_port: u16,
     /// Who we are.
     pub local_id: Identity,
+    /// Whether a user took the tunnel down: an authenticated peer is refused with
+    /// TEMPORARY_FAILURE, so that it knows that neither key nor identity is wrong.
+    pub admin_down: bool,
     /// Who the peer must be; `None` for anyone who knows the key.
     pub remote_id: Option<Identity>,
     /// The pre-shared key.
@@ -170,6 +173,7 @@ impl PeerConfig {
             remote: None,
             remote_port: 4500,
             local_id,
+            admin_down: false,
             remote_id,
             psk,
             ike: IkeProposals::default(),

@@ -102,6 +102,10 @@ pub enum Diagnosis {
         /// How often we asked.
         tries: u32,
     },
+    /// A user took the tunnel down here, and the peer, who proved to be this, wants it up.
+    AdminDown(Identity),
+    /// The peer knows us and answered TEMPORARY_FAILURE.
+    RefusedForNow,
     /// The peer answered with another error.
     Refused(NotifyType),
     /// No tunnel of ours is for a peer at this address.
@@ -194,6 +198,12 @@ impl fmt::Display for Diagnosis {
                 "wrong port: port {answered} answers, {remote} does not ({tries} tries): is UDP \
                  {} open on the way?",
                 remote.port()
+            ),
+            Self::AdminDown(peer) => {
+                write!(f, "{peer} asks for the tunnel, which was taken down here: refused")
+            }
+            Self::RefusedForNow => f.write_str(
+                "the peer refuses for now (TEMPORARY_FAILURE): was the tunnel taken down there?",
             ),
             Self::Refused(kind) => write!(f, "the peer answered {kind:?}"),
             Self::UnknownPeer => f.write_str("no tunnel is configured for a peer at this address"),

@@ -114,6 +114,7 @@ impl AuthSent {
                     subject: Subject::Ike,
                     ours: self.peer.ike.to_string(),
                 },
+                Some(NotifyType::TEMPORARY_FAILURE) => Diagnosis::RefusedForNow,
                 Some(other) => Diagnosis::Refused(other),
                 None => Diagnosis::Protocol("IKE_AUTH answered without IDr or AUTH".into()),
             });
@@ -236,8 +237,8 @@ impl AuthWait {
         }
     }
 
-    /// Who it is: address, then identities, then the key, and last whether the IKE suite that was
-    /// chosen for the address is good enough for this peer.
+    /// Who it is: address, then identities, then the key, then whether the IKE suite that was
+    /// chosen for the address is good enough for this peer, and last whether it is wanted.
     fn choose_peer(
         &self,
         path: Path,
@@ -291,6 +292,10 @@ impl AuthWait {
             let difference = peer.ike.difference(&suite);
             let diagnosis = Diagnosis::Proposal { subject: Subject::Ike, difference };
             return Err((NotifyType::NO_PROPOSAL_CHOSEN, Some(peer.tunnel), diagnosis));
+        }
+        if peer.admin_down {
+            let diagnosis = Diagnosis::AdminDown(id.clone());
+            return Err((NotifyType::TEMPORARY_FAILURE, Some(peer.tunnel), diagnosis));
         }
         Ok(Arc::clone(peer))
     }
