@@ -61,8 +61,7 @@ fn a_tunnel_taken_down_hands_over_at_once_and_takes_back_after_a_hold_down() {
         }
     }
     assert_eq!(pair.tunnels(Side::Vgw)[0].why, "taken down by us");
-    let refused =
-        "the peer refuses for now (TEMPORARY_FAILURE): was the tunnel taken down there?";
+    let refused = "the peer refuses for now (TEMPORARY_FAILURE): was the tunnel taken down there?";
     assert_eq!(pair.tunnels(Side::Agent)[0].why, refused);
     let here = "branch.example asks for the tunnel, which was taken down here: refused";
     assert!(pair.log(Side::Vgw).iter().any(|line| line.ends_with(here)));
