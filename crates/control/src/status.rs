@@ -66,6 +66,9 @@ pub struct TunnelStatus {
     /// Suite of the Child SA.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub esp_suite: Option<String>,
+    /// Key exchange group of the last rekey of the Child SA; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pfs_group: Option<String>,
     /// Our SPI.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spi_in: Option<String>,

@@ -167,6 +167,7 @@ impl TunnelState {
         if let Some(child) = &self.child {
             let esn = if child.suite.esn { "/ESN" } else { "" };
             status.esp_suite = Some(format!("{}{esn}", child.suite.suite));
+            status.pfs_group = child.suite.group.map(|group| group.to_string());
             status.spi_in = Some(child.inbound.to_string());
             status.spi_out = Some(child.outbound.to_string());
             status.local_selectors = Some(child.local_selectors.to_string());

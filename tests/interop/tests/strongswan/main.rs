@@ -1,0 +1,5 @@
+//! Our daemons and strongSwan, in network namespaces. Needs root, and the Debian packages
+//! strongswan-charon, strongswan-swanctl, libstrongswan-standard-plugins, libcharon-extra-plugins
+//! and libstrongswan-extra-plugins.
+
+mod matrix;
