@@ -163,9 +163,8 @@ impl Inbound {
             Refused::Replayed => DropReason::Replayed,
             Refused::TooOld => DropReason::TooOld,
         })?;
-        let at = inner.bytes.len();
-        inner.bytes.resize(at + sealed, 0);
-        let plain = at..at + sealed;
+        let plain = inner.room(sealed);
+        let at = plain.start;
         let mut pending = Pending { sequence, plain, path, tos: datagram.tos, ok: false };
         match &half.cipher {
             Cipher::Aead { salt, .. } => {

@@ -10,7 +10,7 @@ use simd_aead::{SealJob, seal_batch};
 use crate::cipher::{self, Cipher};
 use crate::command::Limit;
 use crate::inbound::push_event;
-use crate::mtu::tunnel_mtu;
+use crate::mtu::{ESP_HEADER, tunnel_mtu};
 use crate::outbound::{is_ipv6, selector_ports};
 use crate::{DataEvent, DropReason, ecn};
 
@@ -163,28 +163,26 @@ impl Sealer {
         let inner_len = source.prefix.len() + source.body.len();
         let sequence = half.take_sequence(inner_len, events)?;
         self.start
-            .get_or_insert_with(|| (wire.bytes.len(), wire.runs.len(), wire.runs.last().cloned()));
-        let out = &mut wire.bytes;
-        let start = out.len();
-        out.extend_from_slice(&half.spi.to_be_bytes());
+            .get_or_insert_with(|| (wire.taken(), wire.runs.len(), wire.runs.last().cloned()));
+        let suite = half.suite;
+        let pad_to = suite.pad_to();
+        let padding = (pad_to - (inner_len + 2) % pad_to) % pad_to;
+        let iv_len = suite.iv_len();
+        let sealed = inner_len + padding + 2;
+        let datagram = wire.room(ESP_HEADER + iv_len + sealed + suite.icv_len());
+        let plain = datagram.start + ESP_HEADER + iv_len;
         let low = sequence.to_be_bytes();
-        out.extend_from_slice(&low[4..]);
+        let out = wire.bytes.get_mut(datagram.clone()).ok_or(DropReason::Internal)?;
+        put(out, 0, &half.spi.to_be_bytes());
+        put(out, 4, &low[4..]);
         match &half.cipher {
             // The sequence number as explicit IV never repeats under a key (RFC 4106 3.1).
-            Cipher::Aead { .. } => out.extend_from_slice(&low),
-            Cipher::Cbc(cbc) => out.extend_from_slice(&cbc.iv(sequence)),
+            Cipher::Aead { .. } => put(out, ESP_HEADER, &low),
+            Cipher::Cbc(cbc) => put(out, ESP_HEADER, &cbc.iv(sequence)),
         }
-        let plain = out.len();
-        out.extend_from_slice(source.prefix);
-        out.resize(plain + inner_len, 0);
-        let pad_to = half.suite.pad_to();
-        let padding = (pad_to - (inner_len + 2) % pad_to) % pad_to;
-        let padding = u8::try_from(padding).unwrap_or(0);
-        out.extend(1..=padding);
-        out.push(padding);
-        out.push(if source.ipv6 { IPV6_IN_ESP } else { IPV4_IN_ESP });
-        out.resize(out.len() + half.suite.icv_len(), 0);
-        let datagram = start..out.len();
+        put(out, ESP_HEADER + iv_len, source.prefix);
+        let next_header = if source.ipv6 { IPV6_IN_ESP } else { IPV4_IN_ESP };
+        lay_trailer(out, ESP_HEADER + iv_len + inner_len, padding, next_header);
         match &half.cipher {
             Cipher::Aead { salt, .. } => self.jobs.push(SealJob {
                 key: 0,
@@ -193,7 +191,7 @@ impl Sealer {
                 dst: plain,
                 prefix: source.prefix.len(),
                 body: source.body,
-                suffix: usize::from(padding) + 2,
+                suffix: padding + 2,
             }),
             Cipher::Cbc(_) => {
                 let body_at = plain + source.prefix.len();
@@ -227,7 +225,7 @@ impl Sealer {
         self.cbc.clear();
         let start = self.start.take();
         if !sealed && let Some((bytes, runs, last)) = start {
-            wire.bytes.truncate(bytes);
+            wire.give_back(bytes);
             wire.runs.truncate(runs);
             if let (Some(run), Some(old)) = (wire.runs.last_mut(), last) {
                 *run = old;
@@ -235,6 +233,21 @@ impl Sealer {
         }
         sealed
     }
+}
+
+fn put(out: &mut [u8], at: usize, octets: &[u8]) {
+    if let Some(room) = out.get_mut(at..at + octets.len()) {
+        room.copy_from_slice(octets);
+    }
+}
+
+/// Padding 1, 2, 3, …, its length and the next header (RFC 4303 2.4).
+fn lay_trailer(out: &mut [u8], at: usize, padding: usize, next_header: u8) {
+    let Some(trailer) = out.get_mut(at..at + padding + 2) else { return };
+    for (octet, value) in trailer.iter_mut().zip(1..=u8::MAX).take(padding) {
+        *octet = value;
+    }
+    put(trailer, padding, &[u8::try_from(padding).unwrap_or(0), next_header]);
 }
 
 /// Adds a datagram to the last run if it may join it, or begins a new one.

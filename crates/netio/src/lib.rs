@@ -13,7 +13,6 @@
 //! Offloads are probed when a device or socket is opened and given up at run time when the kernel
 //! refuses one, so that every call works on every kernel, only slower.
 
-mod checksum;
 pub mod netlink;
 pub mod tun;
 pub mod udp;

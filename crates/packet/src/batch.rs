@@ -42,34 +42,38 @@ pub struct InnerPacket {
 /// Inner IP packets: read from the TUN device, or opened and to be written to it.
 #[derive(Debug, Default)]
 pub struct InnerBatch {
-    /// The octets of all packets.
+    /// The octets of all packets. What lies past the last one is left from an earlier use.
     pub bytes: Vec<u8>,
     /// The packets, in order.
     pub packets: Vec<InnerPacket>,
+    taken: usize,
 }
 
 impl InnerBatch {
     /// An empty batch with room for `octets` and `packets`.
     #[must_use]
     pub fn with_capacity(octets: usize, packets: usize) -> Self {
-        Self { bytes: Vec::with_capacity(octets), packets: Vec::with_capacity(packets) }
+        Self { bytes: Vec::with_capacity(octets), packets: Vec::with_capacity(packets), taken: 0 }
     }
 
-    /// Forgets all packets and keeps the memory.
+    /// Forgets all packets and keeps the memory, octets included: nothing is zeroed twice.
     pub fn clear(&mut self) {
-        self.bytes.clear();
         self.packets.clear();
+        self.taken = 0;
+    }
+
+    /// Room for `len` octets behind those taken so far. It holds whatever an earlier use left.
+    pub fn room(&mut self, len: usize) -> Range<usize> {
+        take(&mut self.bytes, &mut self.taken, len)
     }
 
     /// Appends a plain packet.
     pub fn push(&mut self, packet: &[u8]) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(packet);
-        self.packets.push(InnerPacket {
-            range: start..self.bytes.len(),
-            gso: None,
-            checksum: None,
-        });
+        let range = self.room(packet.len());
+        if let Some(room) = self.bytes.get_mut(range.clone()) {
+            room.copy_from_slice(packet);
+        }
+        self.packets.push(InnerPacket { range, gso: None, checksum: None });
     }
 
     /// The octets of `packet`; empty if its range is not of this batch.
@@ -98,23 +102,40 @@ pub struct Run {
 /// Sealed datagrams on their way to the UDP socket.
 #[derive(Debug, Default)]
 pub struct WireBatch {
-    /// The octets of all datagrams.
+    /// The octets of all datagrams. What lies past the last one is left from an earlier use.
     pub bytes: Vec<u8>,
     /// The runs, in order of sending.
     pub runs: Vec<Run>,
+    taken: usize,
 }
 
 impl WireBatch {
     /// An empty batch with room for `octets` and `runs`.
     #[must_use]
     pub fn with_capacity(octets: usize, runs: usize) -> Self {
-        Self { bytes: Vec::with_capacity(octets), runs: Vec::with_capacity(runs) }
+        Self { bytes: Vec::with_capacity(octets), runs: Vec::with_capacity(runs), taken: 0 }
     }
 
-    /// Forgets all runs and keeps the memory.
+    /// Forgets all runs and keeps the memory, octets included: nothing is zeroed twice.
     pub fn clear(&mut self) {
-        self.bytes.clear();
         self.runs.clear();
+        self.taken = 0;
+    }
+
+    /// Room for `len` octets behind those taken so far. It holds whatever an earlier use left.
+    pub fn room(&mut self, len: usize) -> Range<usize> {
+        take(&mut self.bytes, &mut self.taken, len)
+    }
+
+    /// Octets taken so far.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// Gives back everything taken after the first `octets`.
+    pub fn give_back(&mut self, octets: usize) {
+        self.taken = self.taken.min(octets);
     }
 }
 
@@ -162,4 +183,13 @@ impl DatagramBatch {
         let range = start..self.bytes.len();
         self.datagrams.push(Datagram { local, remote, segment: range.len(), range, tos });
     }
+}
+
+fn take(bytes: &mut Vec<u8>, taken: &mut usize, len: usize) -> Range<usize> {
+    let range = *taken..*taken + len;
+    if bytes.len() < range.end {
+        bytes.resize(range.end, 0);
+    }
+    *taken = range.end;
+    range
 }

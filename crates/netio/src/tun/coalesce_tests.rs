@@ -119,7 +119,7 @@ fn ecn_and_dont_fragment_must_be_equal() {
         other[at] = value;
         // The header checksum follows.
         other[10..12].fill(0);
-        let sum = crate::checksum::fold(crate::checksum::add(0, &other[..20]));
+        let sum = packet::checksum::fold(packet::checksum::add(0, &other[..20]));
         other[10..12].copy_from_slice(&[!sum[0], !sum[1]]);
         assert_eq!(writes(&[Tcp::new(0, 100).build(), other]), APART, "octet {at}");
     }

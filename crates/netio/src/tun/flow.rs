@@ -1,6 +1,6 @@
 //! What coalescing must know of one packet: its flow, and whether it may be a segment at all.
 
-use crate::checksum;
+use packet::checksum;
 
 /// Transport of a packet that can be a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

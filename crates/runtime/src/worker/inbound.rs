@@ -58,12 +58,11 @@ impl InboundWorker {
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![orders.waker.as_fd()];
         descriptors.extend(sockets.iter().map(|socket| socket.as_fd()));
         loop {
-            orders.waker.clear();
-            if !orders.carry_out(|command| self.plane.apply(command)) {
-                return Ok(());
-            }
             pass_events(&self.notices, || self.plane.poll_event());
             let ready = wait::readable(&descriptors, None)?;
+            if ready & 1 != 0 && !orders.carry_out(|command| self.plane.apply(command)) {
+                return Ok(());
+            }
             for index in 0..self.udp.len() {
                 if ready & (2 << index) != 0 {
                     self.drain(index, &mut buffers)?;

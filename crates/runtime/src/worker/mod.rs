@@ -115,8 +115,10 @@ impl<C> Drop for Worker<C> {
 }
 
 impl<C> Orders<C> {
-    /// Carries out what is queued. `false` if the thread is to end.
+    /// Carries out what is queued, when the waker is readable. `false` if the thread is to end.
     fn carry_out(&self, mut apply: impl FnMut(C)) -> bool {
+        // First the wake, then the queue: whoever queues afterwards wakes again.
+        self.waker.clear();
         loop {
             match self.queue.try_recv() {
                 Ok(Order::Apply(command)) => apply(command),

@@ -45,12 +45,14 @@ impl OutboundWorker {
         let (mut inner, mut wire) = (InnerBatch::default(), WireBatch::default());
         let mut back = InnerBatch::default();
         loop {
-            orders.waker.clear();
-            if !orders.carry_out(|command| self.plane.apply(command)) {
+            pass_events(&self.notices, || self.plane.poll_event());
+            let ready = wait::readable(&[orders.waker.as_fd(), self.tun.as_fd()], None)?;
+            if ready & 1 != 0 && !orders.carry_out(|command| self.plane.apply(command)) {
                 return Ok(());
             }
-            pass_events(&self.notices, || self.plane.poll_event());
-            wait::readable(&[orders.waker.as_fd(), self.tun.as_fd()], None)?;
+            if ready & 2 == 0 {
+                continue;
+            }
             for _ in 0..BATCHES_IN_A_ROW {
                 let report = self.tun.read(&mut inner)?;
                 self.counters.count(IoDrop::TunReadHeader, report.bad_header);
