@@ -1,13 +1,20 @@
 //! What the control plane tells the data plane, and what it hears back.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use ipnet::IpNet;
 use sa::{InboundSa, Lifetime, OutboundSa, Path, Spi, TunnelId};
+
+use crate::WireGuard;
 
 /// Where packets for a prefix go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RouteTarget {
     /// Into this tunnel's current SA.
     Tunnel(TunnelId),
+    /// To this WireGuard peer.
+    WireGuard(TunnelId),
     /// Nowhere.
     Drop,
 }
@@ -19,6 +26,16 @@ pub struct Route {
     pub prefix: IpNet,
     /// Where they go.
     pub target: RouteTarget,
+}
+
+/// One entry of the table of inner sources.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SourceRoute {
+    /// Inner sources.
+    pub prefix: IpNet,
+    /// The tunnels that may bring them: both of an IPsec connection, or one WireGuard peer's number
+    /// twice. `None` for our own network, whose addresses come from nobody else.
+    pub owner: Option<[TunnelId; 2]>,
 }
 
 /// A command to [`Outbound`](crate::Outbound).
@@ -49,6 +66,8 @@ pub enum OutboundCommand {
     },
     /// The whole route table.
     SetRoutes(Vec<Route>),
+    /// All WireGuard peers; the same as the receiving half has.
+    SetWireGuard(Arc<WireGuard>),
 }
 
 /// A command to [`Inbound`](crate::Inbound).
@@ -70,6 +89,15 @@ pub enum InboundCommand {
         /// Octets.
         mtu: u16,
     },
+    /// The whole table of who may use which inner source addresses.
+    SetSources(Vec<SourceRoute>),
+    /// All WireGuard peers; the same as the sending half has.
+    SetWireGuard(Arc<WireGuard>),
+    /// Handshakes, rekeys and keepalives that are due now, of all WireGuard peers. Wanted four times
+    /// a second.
+    WireGuardTimers(Instant),
+    /// Begin a handshake with this WireGuard peer now.
+    WireGuardRekey(TunnelId),
 }
 
 /// Which limit of a lifetime was reached.

@@ -45,6 +45,22 @@ drop_reasons! {
     Runt => "runt",
     /// A WireGuard message, and no WireGuard peer is configured.
     WireGuardUnconfigured => "wireguard_unconfigured",
+    /// A WireGuard handshake that names none of our public keys: its first MAC is wrong.
+    WireGuardMac => "wireguard_mac",
+    /// A WireGuard handshake above the rate that we take: it was answered with a cookie.
+    WireGuardCookie => "wireguard_cookie",
+    /// More WireGuard handshakes a second from one address than any peer sends.
+    WireGuardFlood => "wireguard_flood",
+    /// A WireGuard handshake from a public key that is no peer's.
+    WireGuardUnknownPeer => "wireguard_unknown_peer",
+    /// A WireGuard message for a session that we do not have.
+    WireGuardUnknownIndex => "wireguard_unknown_index",
+    /// A WireGuard handshake message that does not verify, or is older than the last one.
+    WireGuardHandshake => "wireguard_handshake",
+    /// Nobody knows yet where the WireGuard peer is.
+    WireGuardNoEndpoint => "wireguard_no_endpoint",
+    /// It waited for a WireGuard handshake that did not come, or too many waited.
+    WireGuardQueue => "wireguard_queue",
     /// ESP that is too short or not a multiple of its block.
     EspMalformed => "esp_malformed",
     /// ESP for an SPI that is not ours.
@@ -63,6 +79,9 @@ drop_reasons! {
     InnerInvalid => "inner_invalid",
     /// The inner packet is outside the SA's traffic selectors (inbound, RFC 4301 5.2).
     InboundSelector => "inbound_selector",
+    /// The inner source address is in a prefix that is routed to another peer, or is our own
+    /// network's; or it is outside of everything that a WireGuard peer may say.
+    InboundSource => "inbound_source",
     /// Congestion was marked outside and the inner packet cannot carry it (RFC 6040 4.2).
     EcnDrop => "ecn_drop",
 }

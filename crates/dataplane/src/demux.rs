@@ -59,6 +59,26 @@ mod tests {
             prop_assert_eq!(classify(&datagram), expected);
         }
 
+        /// Every length that a datagram can have.
+        #[test]
+        fn a_wireguard_message_is_one_of_four_words_with_a_length_that_it_has(
+            word in prop_oneof![any::<u32>(), 0..8_u32, (0..8_u32).prop_map(u32::swap_bytes)],
+        ) {
+            let mut datagram = vec![0xff; 65_535];
+            datagram[..4].copy_from_slice(&word.to_le_bytes());
+            for length in 4..=datagram.len() {
+                let expected = match word {
+                    0 => Kind::Ike,
+                    1 if length == 148 => Kind::WireGuard,
+                    2 if length == 92 => Kind::WireGuard,
+                    3 if length == 64 => Kind::WireGuard,
+                    4 if length >= 32 => Kind::WireGuard,
+                    _ => Kind::Esp,
+                };
+                prop_assert_eq!(classify(&datagram[..length]), expected, "{:x} {}", word, length);
+            }
+        }
+
         #[test]
         fn no_spi_that_we_allocate_can_be_taken_for_anything_else(spi in any::<u32>(), length in 4..2000_usize) {
             prop_assume!(sa::Spi(spi).is_allocatable());

@@ -1,11 +1,11 @@
-//! The receiving direction: tell the datagrams apart, open ESP, check what was inside.
+//! The receiving direction: tell the datagrams apart, open them, check what was inside.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use packet::{Datagram, DatagramBatch, InnerBatch, InnerPacket};
+use packet::{Datagram, DatagramBatch, InnerBatch, InnerPacket, WireBatch};
 use sa::{Path, Spi, TunnelId};
 use simd_aead::{OpenJob, open_batch};
 
@@ -15,7 +15,9 @@ use crate::icmp::RateLimit;
 use crate::mtu::ESP_HEADER;
 use crate::open::{InboundHalf, Opened};
 use crate::replay::Refused;
-use crate::{Counters, DataEvent, DropReason, InboundCommand, TunnelCounters};
+use crate::sources::Sources;
+use crate::wireguard::flood::FloodGate;
+use crate::{Counters, DataEvent, DropReason, InboundCommand, TunnelCounters, WireGuard};
 
 const DEFAULT_LINK_MTU: u16 = 1500;
 /// Events that wait at most; further ones are lost, and would say the same again.
@@ -25,8 +27,12 @@ const MAX_EVENTS: usize = 1024;
 pub struct Inbound {
     /// Ordered, because a hash map keyed by what strangers send would want a secret seed.
     sad: BTreeMap<Spi, InboundHalf>,
-    links: BTreeMap<TunnelId, (u16, Arc<TunnelCounters>)>,
+    pub(crate) links: BTreeMap<TunnelId, (u16, Arc<TunnelCounters>)>,
     counters: Arc<Counters>,
+    pub(crate) sources: Sources,
+    pub(crate) wireguard: Arc<WireGuard>,
+    pub(crate) handshakes: FloodGate,
+    pub(crate) replies: WireBatch,
     unknown_spi: RateLimit,
     pending: Vec<Pending>,
     jobs: Vec<OpenJob>,
@@ -50,6 +56,10 @@ impl Inbound {
             sad: BTreeMap::new(),
             links: BTreeMap::new(),
             counters,
+            sources: Sources::default(),
+            wireguard: Arc::default(),
+            handshakes: FloodGate::default(),
+            replies: WireBatch::default(),
             unknown_spi: RateLimit::new(1),
             pending: Vec::new(),
             jobs: Vec::new(),
@@ -74,6 +84,18 @@ impl Inbound {
                 let of_tunnel = self.sad.values_mut().filter(|half| half.tunnel() == tunnel);
                 of_tunnel.for_each(|half| half.set_link_mtu(mtu));
             }
+            InboundCommand::SetSources(routes) => self.sources = Sources::new(&routes),
+            InboundCommand::SetWireGuard(table) => {
+                for id in table.ids() {
+                    let _ = self.link(id);
+                }
+                self.wireguard = table;
+            }
+            InboundCommand::WireGuardTimers(now) => {
+                let lost = self.wireguard.tick(now, &mut self.replies);
+                (0..lost).for_each(|_| self.counters.count_drop(DropReason::WireGuardQueue));
+            }
+            InboundCommand::WireGuardRekey(id) => self.wireguard.rekey(id, &mut self.replies),
         }
     }
 
@@ -82,13 +104,19 @@ impl Inbound {
         self.links.entry(tunnel).or_insert_with(|| (DEFAULT_LINK_MTU, counters.tunnel(tunnel)))
     }
 
+    /// Messages that WireGuard peers must get, since the owner cleared them last.
+    pub fn replies(&mut self) -> &mut WireBatch {
+        &mut self.replies
+    }
+
     /// The next thing that the control plane should know.
     pub fn poll_event(&mut self) -> Option<DataEvent> {
         self.events.pop_front()
     }
 
-    /// Opens every ESP packet of `batch` and appends what was inside to `inner`, in order. IKE
-    /// messages are appended to `slow` without their marker.
+    /// Opens every packet of `batch` and appends what was inside to `inner`, in order. IKE messages
+    /// are appended to `slow` without their marker; what WireGuard answers is in
+    /// [`Self::replies`].
     pub fn open(
         &mut self,
         batch: &DatagramBatch,
@@ -110,7 +138,14 @@ impl Inbound {
                         slow.push(datagram.local, datagram.remote, datagram.tos, message);
                     }
                     Kind::Keepalive => self.counters.keepalive(),
-                    Kind::WireGuard => self.counters.count_drop(DropReason::WireGuardUnconfigured),
+                    Kind::WireGuard => {
+                        let path = Path { local: datagram.local, remote: datagram.remote };
+                        let tos = datagram.tos;
+                        let taken = self.receive_wireguard(octets, path, tos, now, inner);
+                        if let Err(reason) = taken {
+                            self.counters.count_drop(reason);
+                        }
+                    }
                     Kind::Runt => self.counters.count_drop(DropReason::Runt),
                     Kind::Esp => {
                         let packet = (datagram, range);
@@ -206,7 +241,8 @@ impl Inbound {
         for packet in self.pending.drain(..) {
             let delivered = if packet.ok {
                 let room = inner.bytes.get_mut(packet.plain.clone()).unwrap_or_default();
-                half.receive(packet.sequence, packet.path, packet.tos, room, &mut self.events)
+                let (outer, told) = ((packet.path, packet.tos), &mut self.events);
+                half.receive(packet.sequence, outer, room, &mut self.sources, told)
             } else {
                 Err(DropReason::IcvMismatch)
             };

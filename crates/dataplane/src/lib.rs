@@ -1,9 +1,10 @@
-//! The data plane without input or output: ESP in UDP, both directions.
+//! The data plane without input or output: ESP in UDP and WireGuard, both directions.
 //!
 //! [`Outbound`] turns inner packets into datagrams, [`Inbound`] turns datagrams into inner packets.
 //! Each is owned by one thread; the control plane reaches them by commands and hears of them by
 //! events and counters. The crate reads no clock, no socket and no randomness, and in steady state
-//! it allocates nothing for a packet.
+//! it allocates nothing for a packet. The sessions of [`WireGuardPeer`]s are the one exception: the
+//! library behind them reads the clock and the randomness of the system itself.
 //!
 //! The loop that drives it: `apply` what the control plane sent, fill a batch, `seal` or `open`,
 //! send what came out, then drain `poll_event`.
@@ -24,15 +25,20 @@ mod outbound;
 mod replay;
 mod seal;
 mod segment;
+mod sources;
 mod spd;
 #[cfg(test)]
 mod vectors;
+mod wireguard;
 
-pub use command::{DataEvent, InboundCommand, Limit, OutboundCommand, Route, RouteTarget};
+pub use command::{
+    DataEvent, InboundCommand, Limit, OutboundCommand, Route, RouteTarget, SourceRoute,
+};
 pub use counters::{Counters, DropReason, TunnelCounters};
 pub use icmp::IcmpSource;
 pub use inbound::Inbound;
 pub use outbound::Outbound;
+pub use wireguard::{WireGuard, WireGuardPeer, WireGuardPeerConfig, WireGuardStatus, public_key};
 
 /// The AEAD backend that seals and opens, for `status` and the log.
 #[must_use]

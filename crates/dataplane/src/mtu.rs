@@ -22,6 +22,16 @@ pub fn tunnel_mtu(link_mtu: u16, outer_ipv6: bool, suite: EspSuite) -> u16 {
     inner_mtu(link_mtu, outer_ipv6, true, suite)
 }
 
+/// Octets of a WireGuard data message around its packet: type, receiver index, counter and tag.
+pub const WIREGUARD_OVERHEAD: u16 = 32;
+
+/// The longest inner packet that fits the outer `link_mtu` in a WireGuard data message.
+#[must_use]
+pub fn wireguard_mtu(link_mtu: u16, outer_ipv6: bool) -> u16 {
+    let outer = if outer_ipv6 { 40 } else { 20 } + 8;
+    link_mtu.saturating_sub(outer + WIREGUARD_OVERHEAD)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +56,14 @@ mod tests {
                 assert_eq!(crate::mss::clamp(mtu, true), mss6);
             }
         }
+    }
+
+    #[test]
+    fn wireguard_takes_sixty_octets_over_ipv4_and_eighty_over_ipv6() {
+        assert_eq!(wireguard_mtu(1500, false), 1440);
+        // The MTU that wg-quick gives every interface.
+        assert_eq!(wireguard_mtu(1500, true), 1420);
+        assert_eq!(wireguard_mtu(10, true), 0);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::inbound::push_event;
 use crate::mtu::tunnel_mtu;
 use crate::outbound::{is_ipv6, selector_ports};
 use crate::replay::{Refused, ReplayWindow};
+use crate::sources::{Claim, Sources};
 use crate::{DataEvent, DropReason, TunnelCounters, ecn, mss};
 
 const IPV4: u8 = 4;
@@ -85,13 +86,14 @@ impl InboundHalf {
         self.link_mtu = mtu;
     }
 
-    /// Takes an authenticated packet: window, path, trailer, inner headers, selectors, ECN, MSS.
+    /// Takes an authenticated packet: window, path, trailer, inner headers, selectors, source, ECN,
+    /// MSS.
     pub(crate) fn receive(
         &mut self,
         sequence: u64,
-        path: Path,
-        tos: u8,
+        (path, tos): (Path, u8),
         plain: &mut [u8],
+        sources: &mut Sources,
         events: &mut VecDeque<DataEvent>,
     ) -> Result<Opened, DropReason> {
         // Checked again: two copies of one packet may stand in the same batch.
@@ -116,6 +118,10 @@ impl InboundHalf {
             || !self.local.matches(view.destination, view.protocol, destination)
         {
             return Err(DropReason::InboundSelector);
+        }
+        // Selectors are often as wide as they can be, and those of two peers overlap.
+        if sources.claim(view.source, self.tunnel) == Claim::Foreign {
+            return Err(DropReason::InboundSource);
         }
         let inner_tos = ecn::decapsulate(view.tos, tos).ok_or(DropReason::EcnDrop)?;
         if inner_tos != view.tos {

@@ -11,8 +11,10 @@ use sa::TunnelId;
 
 use crate::icmp::{self, IcmpSource, RateLimit};
 use crate::seal::{OutboundHalf, Sealer, Source};
-use crate::spd::Spd;
-use crate::{Counters, DataEvent, DropReason, OutboundCommand, RouteTarget, TunnelCounters};
+use crate::spd::Prefixes;
+use crate::{
+    Counters, DataEvent, DropReason, OutboundCommand, RouteTarget, TunnelCounters, WireGuard,
+};
 use crate::{fragment, mss, segment};
 
 /// ICMP errors a second.
@@ -21,8 +23,9 @@ const DEFAULT_LINK_MTU: u16 = 1500;
 
 /// Owns everything that sending needs. One thread owns it; nothing in it is shared but counters.
 pub struct Outbound {
-    spd: Spd,
+    spd: Prefixes<RouteTarget>,
     tunnels: BTreeMap<TunnelId, Tunnel>,
+    wireguard: Arc<WireGuard>,
     counters: Arc<Counters>,
     icmp_source: IcmpSource,
     icmp_rate: RateLimit,
@@ -47,8 +50,9 @@ impl Outbound {
     #[must_use]
     pub fn new(counters: Arc<Counters>, icmp_source: IcmpSource) -> Self {
         Self {
-            spd: Spd::default(),
+            spd: Prefixes::default(),
             tunnels: BTreeMap::new(),
+            wireguard: Arc::default(),
             counters,
             icmp_source,
             icmp_rate: RateLimit::new(ICMP_RATE),
@@ -91,7 +95,15 @@ impl Outbound {
                 }
             }
             OutboundCommand::SetLinkMtu { tunnel, mtu } => self.tunnel(tunnel).link_mtu = mtu,
-            OutboundCommand::SetRoutes(routes) => self.spd = Spd::new(&routes),
+            OutboundCommand::SetRoutes(routes) => {
+                self.spd = Prefixes::new(routes.iter().map(|r| (r.prefix, r.target)));
+            }
+            OutboundCommand::SetWireGuard(table) => {
+                for id in table.ids() {
+                    let _ = self.tunnel(id);
+                }
+                self.wireguard = table;
+            }
         }
     }
 
@@ -138,48 +150,40 @@ impl Outbound {
     ) -> Result<(), DropReason> {
         let octets = inner.octets(packet);
         let view = IpView::parse(octets).ok_or(DropReason::InnerMalformed)?;
-        let id = match self.spd.lookup(view.destination) {
-            Some(RouteTarget::Tunnel(id)) => id,
-            Some(RouteTarget::Drop) | None => return Err(DropReason::NoRoute),
-        };
-        if self.sealer.tunnel() != Some(id) {
+        let target = self.spd.lookup(view.destination);
+        if self.sealer.tunnel().is_some_and(|id| target != Some(RouteTarget::Tunnel(id))) {
             self.flush(inner, wire);
         }
-        let tunnel = self.tunnels.get_mut(&id).ok_or(DropReason::NoSa)?;
-        let half = tunnel.half.as_mut().ok_or(DropReason::NoSa)?;
-        half.check_selectors(octets, &view)?;
-        self.sealer.begin(id);
-        let mtu = half.mtu(tunnel.link_mtu);
-        let cut = Cut::of(octets, packet, &view, mtu)?;
-        if cut == Cut::Refuse {
-            if self.icmp_rate.allow(now)
-                && let Some(error) = icmp::too_big(octets, &view, mtu, self.icmp_source)
-            {
-                back.push(&error);
+        let Self { tunnels, wireguard, sealer, events, scratch, whole, piece, .. } = self;
+        let outgoing = Outgoing { octets, packet, view: &view };
+        let room = [scratch, whole, piece];
+        let refused = match target {
+            Some(RouteTarget::Tunnel(id)) => {
+                let tunnel = tunnels.get_mut(&id).ok_or(DropReason::NoSa)?;
+                let half = tunnel.half.as_mut().ok_or(DropReason::NoSa)?;
+                half.check_selectors(octets, &view)?;
+                sealer.begin(id);
+                let mtu = half.mtu(tunnel.link_mtu);
+                let ipv6 = view.source.is_ipv6();
+                let sink = EspSink { half, sealer, events, wire, tos: view.tos, ipv6 };
+                Sending { sink, counters: &tunnel.counters, mtu }.send(&outgoing, room)?
             }
-            return Err(DropReason::TooBig);
-        }
-        let sending = Sending {
-            half,
-            counters: &tunnel.counters,
-            sealer: &mut self.sealer,
-            events: &mut self.events,
-            wire,
-            tos: view.tos,
-            ipv6: view.source.is_ipv6(),
+            Some(RouteTarget::WireGuard(id)) => {
+                let peer = wireguard.peer(id).ok_or(DropReason::NoSa)?;
+                let tunnel = tunnels.get(&id).ok_or(DropReason::NoSa)?;
+                let sink = peer.sink(&inner.bytes, view.tos, tunnel.link_mtu, now, wire)?;
+                let mtu = sink.mtu();
+                Sending { sink, counters: &tunnel.counters, mtu }.send(&outgoing, room)?
+            }
+            Some(RouteTarget::Drop) | None => return Err(DropReason::NoRoute),
         };
-        let from = packet.range.start;
-        match cut {
-            Cut::Whole => sending.whole(octets, packet, &view, mtu, &mut self.scratch),
-            Cut::Segments(gso) => sending.segments(octets, from, &view, gso, &mut self.scratch),
-            Cut::Fragments | Cut::Refuse => {
-                sending.fragments(octets, packet, &view, mtu, [&mut self.scratch, &mut self.piece])
-            }
-            Cut::SegmentsInFragments(gso) => {
-                let buffers = [&mut self.scratch, &mut self.whole, &mut self.piece];
-                sending.segments_in_fragments(octets, &view, gso, mtu, buffers)
-            }
+        let Some(TooBig { mtu }) = refused else { return Ok(()) };
+        if self.icmp_rate.allow(now)
+            && let Some(error) = icmp::too_big(octets, &view, mtu, self.icmp_source)
+        {
+            back.push(&error);
         }
+        Err(DropReason::TooBig)
     }
 }
 
@@ -236,10 +240,26 @@ impl Cut {
     }
 }
 
-/// What it takes to send one packet, whole or in pieces.
-struct Sending<'a> {
+/// One inner packet on its way out.
+struct Outgoing<'a> {
+    octets: &'a [u8],
+    packet: &'a InnerPacket,
+    view: &'a IpView,
+}
+
+/// Over the MTU, and not to be fragmented.
+struct TooBig {
+    mtu: u16,
+}
+
+/// Takes packets that are cut to size: ESP or a WireGuard peer.
+pub(crate) trait Sink {
+    /// Sends one packet: `prefix`, then `body` of the inner batch.
+    fn push(&mut self, prefix: &[u8], body: Range<usize>) -> Result<(), DropReason>;
+}
+
+struct EspSink<'a> {
     half: &'a mut OutboundHalf,
-    counters: &'a TunnelCounters,
     sealer: &'a mut Sealer,
     events: &'a mut VecDeque<DataEvent>,
     wire: &'a mut WireBatch,
@@ -247,12 +267,45 @@ struct Sending<'a> {
     ipv6: bool,
 }
 
-impl Sending<'_> {
-    /// Sends one packet: `prefix`, then `body` of the inner batch.
+impl Sink for EspSink<'_> {
+    fn push(&mut self, prefix: &[u8], body: Range<usize>) -> Result<(), DropReason> {
+        let source = Source { prefix, body, ipv6: self.ipv6 };
+        self.sealer.push(self.half, self.tos, source, self.wire, self.events)
+    }
+}
+
+/// What it takes to send one packet, whole or in pieces.
+struct Sending<'a, S> {
+    sink: S,
+    counters: &'a TunnelCounters,
+    mtu: u16,
+}
+
+impl<S: Sink> Sending<'_, S> {
+    /// Cuts the packet to size and sends it. `room` is scratch space: for headers or a changed
+    /// packet, for a segment that is fragmented, and for one fragment.
+    fn send(
+        mut self,
+        outgoing: &Outgoing<'_>,
+        [scratch, whole, piece]: [&mut Vec<u8>; 3],
+    ) -> Result<Option<TooBig>, DropReason> {
+        let Outgoing { octets, packet, view } = *outgoing;
+        let from = packet.range.start;
+        match Cut::of(octets, packet, view, self.mtu)? {
+            Cut::Refuse => return Ok(Some(TooBig { mtu: self.mtu })),
+            Cut::Whole => self.whole(octets, packet, view, scratch)?,
+            Cut::Segments(gso) => self.segments(octets, from, view, gso, scratch)?,
+            Cut::Fragments => self.fragments(octets, packet, view, [scratch, piece])?,
+            Cut::SegmentsInFragments(gso) => {
+                self.segments_in_fragments(octets, view, gso, [scratch, whole, piece])?;
+            }
+        }
+        Ok(None)
+    }
+
     fn push(&mut self, prefix: &[u8], body: Range<usize>) -> Result<(), DropReason> {
         let length = prefix.len() + body.len();
-        let source = Source { prefix, body, ipv6: self.ipv6 };
-        self.sealer.push(self.half, self.tos, source, self.wire, self.events)?;
+        self.sink.push(prefix, body)?;
         self.counters.count(length);
         Ok(())
     }
@@ -260,11 +313,10 @@ impl Sending<'_> {
     /// A packet that must be changed goes by way of `scratch`; others straight from the batch into
     /// the send buffer.
     fn whole(
-        mut self,
+        &mut self,
         octets: &[u8],
         packet: &InnerPacket,
         view: &IpView,
-        mtu: u16,
         scratch: &mut Vec<u8>,
     ) -> Result<(), DropReason> {
         let syn = mss::is_syn(octets, view);
@@ -273,13 +325,13 @@ impl Sending<'_> {
         }
         complete(octets, packet, view, scratch)?;
         if syn {
-            mss::clamp_syn(scratch, view, mtu, false);
+            mss::clamp_syn(scratch, view, self.mtu, false);
         }
         self.push(scratch, 0..0)
     }
 
     fn segments(
-        mut self,
+        &mut self,
         octets: &[u8],
         from: usize,
         view: &IpView,
@@ -292,25 +344,24 @@ impl Sending<'_> {
     }
 
     fn fragments(
-        mut self,
+        &mut self,
         octets: &[u8],
         packet: &InnerPacket,
         view: &IpView,
-        mtu: u16,
         [scratch, piece]: [&mut Vec<u8>; 2],
     ) -> Result<(), DropReason> {
         complete(octets, packet, view, scratch)?;
-        fragment::fragment(scratch, view, mtu, piece, |part| self.push(part, 0..0))
+        fragment::fragment(scratch, view, self.mtu, piece, |part| self.push(part, 0..0))
     }
 
     fn segments_in_fragments(
-        mut self,
+        &mut self,
         octets: &[u8],
         view: &IpView,
         gso: Gso,
-        mtu: u16,
         [headers, whole, piece]: [&mut Vec<u8>; 3],
     ) -> Result<(), DropReason> {
+        let mtu = self.mtu;
         segment::split(octets, view, gso, headers, |part| {
             whole.clear();
             whole.extend_from_slice(part.headers);

@@ -251,7 +251,7 @@ fn lay_trailer(out: &mut [u8], at: usize, padding: usize, next_header: u8) {
 }
 
 /// Adds a datagram to the last run if it may join it, or begins a new one.
-fn append_run(wire: &mut WireBatch, path: Path, tos: u8, datagram: Range<usize>) {
+pub(crate) fn append_run(wire: &mut WireBatch, path: Path, tos: u8, datagram: Range<usize>) {
     let size = datagram.len();
     if let Some(run) = wire.runs.last_mut() {
         let full = run.range.len().checked_rem(run.segment) == Some(0);

@@ -1,34 +1,40 @@
-//! The route table: longest-prefix match from an inner destination to a tunnel.
+//! Longest-prefix match: from an inner destination to where it goes, and from an inner source to
+//! whose it is.
 
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
-use crate::{Route, RouteTarget};
-
-#[derive(Default)]
-pub(crate) struct Spd {
-    v4: PrefixMap<Ipv4Net, RouteTarget>,
-    v6: PrefixMap<Ipv6Net, RouteTarget>,
+/// What the longest matching prefix says of an address.
+pub(crate) struct Prefixes<T> {
+    v4: PrefixMap<Ipv4Net, T>,
+    v6: PrefixMap<Ipv6Net, T>,
 }
 
-impl Spd {
-    pub(crate) fn new(routes: &[Route]) -> Self {
-        let mut spd = Self::default();
-        for route in routes {
-            match route.prefix {
-                IpNet::V4(net) => spd.v4.insert(net.trunc(), route.target),
-                IpNet::V6(net) => spd.v6.insert(net.trunc(), route.target),
+impl<T> Default for Prefixes<T> {
+    fn default() -> Self {
+        Self { v4: PrefixMap::new(), v6: PrefixMap::new() }
+    }
+}
+
+impl<T: Copy> Prefixes<T> {
+    /// Of two equal prefixes the later one counts.
+    pub(crate) fn new(entries: impl IntoIterator<Item = (IpNet, T)>) -> Self {
+        let mut table = Self::default();
+        for (prefix, value) in entries {
+            match prefix {
+                IpNet::V4(net) => table.v4.insert(net.trunc(), value),
+                IpNet::V6(net) => table.v6.insert(net.trunc(), value),
             };
         }
-        spd
+        table
     }
 
-    pub(crate) fn lookup(&self, destination: IpAddr) -> Option<RouteTarget> {
-        match destination {
-            IpAddr::V4(a) => self.v4.get_lpm(&Ipv4Net::from(a)).map(|(_, target)| *target),
-            IpAddr::V6(a) => self.v6.get_lpm(&Ipv6Net::from(a)).map(|(_, target)| *target),
+    pub(crate) fn lookup(&self, address: IpAddr) -> Option<T> {
+        match address {
+            IpAddr::V4(a) => self.v4.get_lpm(&Ipv4Net::from(a)).map(|(_, value)| *value),
+            IpAddr::V6(a) => self.v6.get_lpm(&Ipv6Net::from(a)).map(|(_, value)| *value),
         }
     }
 }
@@ -37,7 +43,6 @@ impl Spd {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use sa::TunnelId;
 
     proptest! {
         #[test]
@@ -45,24 +50,24 @@ mod tests {
             routes in proptest::collection::vec((any::<u32>(), 0..=32_u8), 0..40),
             probes in proptest::collection::vec(any::<u32>(), 1..40),
         ) {
-            let routes: Vec<Route> = routes
+            let routes: Vec<(IpNet, usize)> = routes
                 .iter()
                 .enumerate()
-                .map(|(i, (address, length))| Route {
+                .map(|(i, (address, length))| {
                     // Few distinct first octets, so that prefixes nest.
-                    prefix: IpNet::V4(Ipv4Net::new((address & 0x03ff_ffff).into(), *length).unwrap().trunc()),
-                    target: RouteTarget::Tunnel(TunnelId(u32::try_from(i).unwrap())),
+                    let net = Ipv4Net::new((address & 0x03ff_ffff).into(), *length).unwrap();
+                    (IpNet::V4(net.trunc()), i)
                 })
                 .collect();
-            let spd = Spd::new(&routes);
-            let known = routes.iter().map(|r| r.prefix.network());
+            let table = Prefixes::new(routes.iter().copied());
+            let known = routes.iter().map(|(prefix, _)| prefix.network());
             for address in probes.iter().map(|p| IpAddr::from((p & 0x03ff_ffff).to_be_bytes())).chain(known) {
                 let longest = routes
                     .iter()
                     .enumerate()
-                    .filter(|(_, r)| r.prefix.contains(&address))
-                    .max_by_key(|(i, r)| (r.prefix.prefix_len(), *i));
-                prop_assert_eq!(spd.lookup(address), longest.map(|(_, r)| r.target));
+                    .filter(|(_, (prefix, _))| prefix.contains(&address))
+                    .max_by_key(|(i, (prefix, _))| (prefix.prefix_len(), *i));
+                prop_assert_eq!(table.lookup(address), longest.map(|(i, _)| i));
             }
         }
     }

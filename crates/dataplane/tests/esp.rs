@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use dataplane::{
     Counters, DataEvent, DropReason, IcmpSource, Inbound, InboundCommand, Limit, Outbound,
-    OutboundCommand, Route, RouteTarget,
+    OutboundCommand, Route, RouteTarget, SourceRoute,
 };
 use packet::{DatagramBatch, Gso, GsoKind, InnerBatch, InnerPacket, IpView, WireBatch, checksum};
 use proptest::prelude::*;
@@ -177,6 +177,35 @@ fn batch(packets: &[Vec<u8>]) -> InnerBatch {
 
 fn gcm() -> EspSuite {
     EspSuite::AesGcm16(sa::Bits::B256)
+}
+
+#[test]
+fn a_peer_with_wide_selectors_cannot_speak_for_what_is_routed_to_another() {
+    let mut pair = Pair::new(EspSuite::AesGcm16(sa::Bits::B128), true);
+    let source = |prefix: &str, owner: Option<[u32; 2]>| SourceRoute {
+        prefix: prefix.parse().unwrap(),
+        owner: owner.map(|ids| ids.map(TunnelId)),
+    };
+    pair.inn.apply(InboundCommand::SetSources(vec![
+        source("10.1.0.0/16", Some([TUNNEL.0 - 1, TUNNEL.0])),
+        source("10.1.7.0/24", Some([40, 40])),
+        source("10.9.0.0/16", None),
+    ]));
+    let mut inner = InnerBatch::default();
+    for address in [[10, 1, 0, 1], [10, 1, 7, 1], [10, 9, 0, 1], [192, 0, 2, 1], [10, 1, 0, 1]] {
+        let mut packet = vec![0x45, 0, 0, 20, 0, 0, 0, 0, 64, 253, 0, 0, 0, 0, 0, 0, 10, 2, 0, 1];
+        packet[12..16].copy_from_slice(&address);
+        let sum = checksum::of(&[&packet]).to_be_bytes();
+        packet[10..12].copy_from_slice(&sum);
+        inner.push(&packet);
+    }
+    let (wire, _) = pair.seal(&inner);
+    let opened = pair.open(&pair.arrive(&wire));
+    let sources: Vec<IpAddr> = opened.iter().map(|p| IpView::parse(p).unwrap().source).collect();
+    // What no route names, the selectors decide.
+    let expected = ["10.1.0.1", "192.0.2.1", "10.1.0.1"].map(|a| a.parse::<IpAddr>().unwrap());
+    assert_eq!(sources, expected);
+    assert_eq!(pair.in_counters.dropped(DropReason::InboundSource), 2);
 }
 
 #[test]
