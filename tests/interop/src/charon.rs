@@ -92,13 +92,8 @@ impl Charon {
 
     /// Routes networks into its TUN device, which libipsec makes when it starts.
     pub fn route(&self, networks: &[&str]) -> Result<()> {
-        let lines: Vec<String> = networks
-            .iter()
-            .map(|net| {
-                let family = if net.contains(':') { "-6 " } else { "" };
-                format!("{family}route replace {net} dev ipsec0")
-            })
-            .collect();
+        let lines: Vec<String> =
+            networks.iter().map(|net| format!("route replace {net} dev ipsec0")).collect();
         Ok(self.host.ip(&lines.join("\n"))?)
     }
 

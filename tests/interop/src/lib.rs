@@ -11,6 +11,7 @@ pub mod binaries;
 pub mod charon;
 pub mod connection;
 pub mod ours;
+pub mod pair;
 pub mod raw;
 pub mod suites;
 pub mod traffic;

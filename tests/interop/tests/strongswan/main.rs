@@ -2,4 +2,7 @@
 //! strongswan-charon, strongswan-swanctl, libstrongswan-standard-plugins, libcharon-extra-plugins
 //! and libstrongswan-extra-plugins.
 
+mod delete;
+mod diagnosis;
 mod matrix;
+mod rekey;
