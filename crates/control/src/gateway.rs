@@ -67,7 +67,7 @@ impl Gateway {
             let id = tunnel.id;
             let secret = secrets.remove(&id).unwrap_or_default();
             let state = TunnelState::new(tunnel.clone(), secret, now);
-            gateway.endpoint.add_peer(state.peer());
+            gateway.endpoint.add_peer(state.peer(gateway.config.link_mtu));
             for action in link_mtu(id, gateway.config.link_mtu) {
                 gateway.actions.push_back(action);
             }
@@ -163,7 +163,7 @@ impl Gateway {
                     let down = verb == TunnelVerb::Down;
                     tunnel.set_admin_down(down);
                     // An attempt of the peer from now on is refused, or welcome again.
-                    let peer = Box::new(tunnel.peer());
+                    let peer = Box::new(tunnel.peer(self.config.link_mtu));
                     self.endpoint.handle_command(Command::ReplacePeer(peer), now);
                     if down { Command::Delete(id) } else { Command::Initiate(id) }
                 }

@@ -57,6 +57,10 @@ impl Gateway {
             } else if self.replace(id, tunnel, secret, now) {
                 changed += 1;
             } else {
+                if link_mtu_moved && let Some(state) = self.tunnels.get(&id) {
+                    let peer = Box::new(state.peer(self.config.link_mtu));
+                    self.endpoint.handle_command(Command::ReplacePeer(peer), now);
+                }
                 kept += 1;
             }
         }
@@ -123,7 +127,7 @@ impl Gateway {
     fn add(&mut self, tunnel: Tunnel, secret: Secret, now: Instant) {
         let id = tunnel.id;
         let state = TunnelState::new(tunnel, secret, now);
-        self.endpoint.add_peer(state.peer());
+        self.endpoint.add_peer(state.peer(self.config.link_mtu));
         let begins = state.begins();
         self.tunnels.insert(id, state);
         if begins {
@@ -140,7 +144,8 @@ impl Gateway {
         }
         state.config = tunnel;
         state.psk = secret;
-        let (peer, stands, down) = (state.peer(), state.ike.is_some(), state.admin_down);
+        let (stands, down) = (state.ike.is_some(), state.admin_down);
+        let peer = state.peer(self.config.link_mtu);
         let may_begin = state.config.remote.is_some();
         let begins = state.begins();
         self.endpoint.handle_command(Command::ReplacePeer(Box::new(peer)), now);

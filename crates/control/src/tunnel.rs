@@ -114,13 +114,15 @@ impl TunnelState {
         self.retry_at = Some(now + wait);
     }
 
-    /// What the IKE plane must know of this tunnel.
-    pub(crate) fn peer(&self) -> PeerConfig {
+    /// What the IKE plane must know of this tunnel on a link that takes datagrams of `link_mtu`.
+    pub(crate) fn peer(&self, link_mtu: u16) -> PeerConfig {
         let (c, options) = (&self.config, &self.config.options);
         let mut peer =
             PeerConfig::new(c.id, c.local_id.clone(), c.remote_id.clone(), self.psk.clone());
         peer.name.clone_from(&c.name);
         peer.admin_down = self.admin_down;
+        // IKE messages are cut by IKE (RFC 7383): NATs and firewalls drop fragments of IP.
+        peer.fragment_size = peer.fragment_size.min(link_mtu);
         peer.local = c.local;
         peer.remote = c.remote;
         peer.remote_port = c.remote_port;

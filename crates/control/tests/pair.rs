@@ -228,3 +228,28 @@ fn a_wish_for_what_does_not_exist_says_what_there_is() {
         Err("no tunnel 3; a connection has 1 and 2".into())
     );
 }
+
+#[test]
+fn ike_messages_fit_a_link_with_a_small_mtu() {
+    let name = |letter: &str| format!("{}.example", letter.repeat(240));
+    let build = |mtu: u16| {
+        let (cgw, vgw) = (name("c"), name("v"));
+        let line = format!("link_mtu = {mtu}\nrelaxed_limits = true");
+        let agent = AGENT
+            .replace("branch.example", &cgw)
+            .replace("relaxed_limits = true", &line)
+            .replace("tunnel_inside", &format!("remote_identity = \"{vgw}\"\ntunnel_inside"));
+        let vgw_side = VGW
+            .replace("branch.example", &cgw)
+            .replace("relaxed_limits = true", &line)
+            .replace("tunnel_inside", &format!("identity = \"{vgw}\"\ntunnel_inside"));
+        let mut pair = Pair::new(&vgw_side, &agent);
+        pair.run(2 * SECOND);
+        assert_eq!(pair.tunnels(Side::Agent)[0].state, "UP", "{:?}", pair.log(Side::Agent));
+        pair.largest
+    };
+    let whole = build(1500);
+    assert!(whole > 576, "{whole} octets need no fragments");
+    let cut = build(576);
+    assert!(cut <= 576, "{cut} octets on a link that takes 576");
+}

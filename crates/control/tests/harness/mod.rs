@@ -109,6 +109,8 @@ pub struct Pair {
     pub cut: Option<IpAddr>,
     /// All datagrams vanish.
     pub cut_all: bool,
+    /// Octets of the largest IKE datagram so far, with its IPv4 and UDP headers.
+    pub largest: usize,
 }
 
 fn parse(role: Role, text: &str) -> Config {
@@ -187,6 +189,7 @@ impl Pair {
             wire: VecDeque::new(),
             cut: None,
             cut_all: false,
+            largest: 0,
         }
     }
 
@@ -289,6 +292,7 @@ impl Pair {
     }
 
     fn send(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
+        self.largest = self.largest.max(payload.len() + 28);
         let cut = self.cut.is_some_and(|a| a == from.ip() || a == to.ip());
         if !cut && !self.cut_all {
             self.wire.push_back(Flying { at: self.now + LATENCY, from, to, payload });
