@@ -4,5 +4,8 @@
 
 mod delete;
 mod diagnosis;
+mod limits;
 mod matrix;
+mod path;
 mod rekey;
+mod selectors;
