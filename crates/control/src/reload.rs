@@ -84,6 +84,7 @@ impl Gateway {
             ("control_socket", old.control_socket == new.control_socket),
             ("tun.name", old.tun_name == new.tun_name),
             ("tun.mode", old.tun_mode == new.tun_mode),
+            ("offloads", old.offloads == new.offloads),
         ];
         match fixed.iter().find(|(_, same)| !same) {
             None => Ok(()),

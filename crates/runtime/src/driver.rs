@@ -217,7 +217,8 @@ impl Driver {
             (offloads.udp, "uso"),
             (self.sockets.nat_t.iter().all(|socket| socket.gro()), "udp-gro"),
         ];
-        let on: Vec<&str> = names.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
+        let on = names.iter().filter(|(on, _)| *on).map(|(_, name)| (*name).to_owned());
+        let on: Vec<String> = on.chain(self.planes.merging.names()).collect();
         status.engine.insert("aead".into(), dataplane::aead_backend().to_string());
         status.engine.insert("offloads".into(), on.join(" "));
         status.stamp(SystemTime::now());

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use crate::RunError;
 use crate::sockets::Sockets;
 use crate::worker::{
-    InboundWorker, IoCounters, IoDrop, Notice, OutboundWorker, SlowDatagram, Worker,
+    InboundWorker, IoCounters, IoDrop, Merging, Notice, OutboundWorker, SlowDatagram, Worker,
 };
 
 /// IKE messages that wait for the control thread. Retransmission makes further ones good; the
@@ -25,6 +25,7 @@ pub(crate) struct Planes {
     pub(crate) inbound: Worker<InboundCommand>,
     pub(crate) outbound: Worker<OutboundCommand>,
     io: [Arc<IoCounters>; 2],
+    pub(crate) merging: Arc<Merging>,
 }
 
 /// What the workers say.
@@ -43,26 +44,34 @@ impl Planes {
         let (slow_in, slow) = mpsc::channel(SLOW);
         let (notices_in, notices) = mpsc::channel(NOTICES);
         let io = [Arc::<IoCounters>::default(), Arc::default()];
+        let merging = Arc::<Merging>::default();
+        let mut writer = tun.writer();
+        writer.limit(config.offloads.tun_tcp, config.offloads.tun_udp);
+        let mut sender = UdpSender::new(Arc::clone(&sockets.nat_t));
+        sender.set_segmentation(config.offloads.udp_gso);
         let inbound = InboundWorker {
             udp: sockets.nat_t.iter().map(|s| UdpReceiver::new(Arc::clone(s))).collect(),
-            tun: tun.writer(),
+            tun: writer,
             plane: Inbound::new(Arc::clone(&counters.0)),
             counters: Arc::clone(&io[0]),
+            merging: Arc::clone(&merging),
             slow: slow_in,
             notices: notices_in.clone(),
         };
         let outbound = OutboundWorker {
             tun: tun.reader(),
             back: tun.writer(),
-            udp: UdpSender::new(Arc::clone(&sockets.nat_t)),
+            udp: sender,
             plane: Outbound::new(Arc::clone(&counters.1), icmp_source(config)),
             counters: Arc::clone(&io[1]),
+            merging: Arc::clone(&merging),
             notices: notices_in,
         };
         let planes = Self {
             inbound: inbound.spawn().map_err(RunError::system("start a thread"))?,
             outbound: outbound.spawn().map_err(RunError::system("start a thread"))?,
             io,
+            merging,
         };
         Ok((planes, Inbox { slow, notices }))
     }

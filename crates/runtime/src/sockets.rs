@@ -30,7 +30,7 @@ pub(crate) struct Sockets {
 impl Sockets {
     /// Binds every address of the configuration, or all addresses of both families.
     pub(crate) fn bind(config: &Config) -> Result<Self, BindError> {
-        let nat_t = UdpOptions::default();
+        let nat_t = UdpOptions { gro: config.offloads.udp_gro, ..UdpOptions::default() };
         let ike = UdpOptions { gro: false, dont_fragment: false, buffer: SMALL_BUFFER };
         Ok(Self {
             nat_t: bind_all(&config.listen, config.nat_t_port, nat_t)?.into(),

@@ -40,6 +40,9 @@ pre_shared_key_file = "psk"
 outside_address = "127.0.0.3"
 tunnel_inside_cidr = "169.254.11.0/30"
 pre_shared_key_file = "psk"
+[customer_gateway.offloads]
+tun_udp = false
+udp_gso = false
 "#;
 
 struct Folder(PathBuf);
@@ -119,6 +122,11 @@ fn a_daemon_from_start_to_stop() {
     assert_eq!((first.daemon.as_str(), first.id.as_str()), ("cgw-agent", "site-1"));
     assert_eq!(first.connections[0].tunnels[0].state, "DOWN");
     assert!(first.engine.contains_key("aead"), "{:?}", first.engine);
+    let merged: Vec<&str> = first.engine["offloads"].split(' ').collect();
+    for (name, on) in [("tun-tcp", true), ("tun-udp", false), ("udp-gso", false), ("udp-gro", true)]
+    {
+        assert_eq!(merged.contains(&name), on, "{name} in {merged:?}");
+    }
     let through = routes();
     assert!(through.contains("10.1.0.0/16"), "{through}");
     assert!(through.contains("169.254.10.0/30"), "{through}");

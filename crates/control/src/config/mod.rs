@@ -76,6 +76,27 @@ pub enum StartupAction {
     Start,
 }
 
+/// Switches for what is merged and cut by the kernel, for networks and kernels that lose merged
+/// packets. What is on here may still be given up at run time where it is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Offloads {
+    /// Opened TCP segments are merged before they are written to the TUN device.
+    pub tun_tcp: bool,
+    /// Opened UDP datagrams are merged before they are written to the TUN device.
+    pub tun_udp: bool,
+    /// Several sealed datagrams leave by one send (`UDP_SEGMENT`).
+    pub udp_gso: bool,
+    /// Several received datagrams come by one receive (`UDP_GRO`).
+    pub udp_gro: bool,
+}
+
+impl Default for Offloads {
+    fn default() -> Self {
+        Self { tun_tcp: true, tun_udp: true, udp_gso: true, udp_gro: true }
+    }
+}
+
 /// A checked configuration.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
@@ -97,6 +118,8 @@ pub struct Config {
     pub tun_name: String,
     /// How it is driven.
     pub tun_mode: TunMode,
+    /// What may be merged.
+    pub offloads: Offloads,
     /// The networks on our side.
     pub own_cidrs: Vec<IpNet>,
     /// All connections, in the file's order.
@@ -216,6 +239,7 @@ impl Config {
             nat_t_port: gateway.nat_t_port.unwrap_or(4500),
             control_socket: gateway.control_socket.unwrap_or_else(|| "/run/vgw/vgw.sock".into()),
             tun_mode: gateway.tun.mode.unwrap_or_default(),
+            offloads: gateway.offloads,
             own_cidrs: plain(gateway.vpc_cidrs),
             connections,
         })
@@ -261,6 +285,7 @@ impl Config {
             nat_t_port: agent.nat_t_port.unwrap_or(4500),
             control_socket: agent.control_socket.unwrap_or_else(|| default_socket.into()),
             tun_mode: agent.tun.mode.unwrap_or_default(),
+            offloads: agent.offloads,
             own_cidrs: plain(agent.onprem_cidrs),
             connections,
         })

@@ -42,6 +42,8 @@ macro_rules! daemon {
             pub(super) relaxed_limits: bool,
             #[serde(default)]
             pub(super) tun: Tun,
+            #[serde(default)]
+            pub(super) offloads: super::Offloads,
             $(pub(super) $field: $kind,)*
         }
     };

@@ -88,6 +88,12 @@ impl UdpSender {
         self.segment = on;
     }
 
+    /// Whether runs leave whole where their destination takes it.
+    #[must_use]
+    pub fn segments(&self) -> bool {
+        self.segment
+    }
+
     /// Destinations to which runs are sent datagram by datagram, because the kernel refused them.
     #[must_use]
     pub fn refusing(&self) -> &[SocketAddr] {

@@ -14,7 +14,8 @@ use sa::Path;
 use tokio::sync::mpsc;
 
 use super::{
-    BATCHES_IN_A_ROW, IoCounters, IoDrop, Notice, Orders, SlowDatagram, Worker, pass_events,
+    BATCHES_IN_A_ROW, IoCounters, IoDrop, Merging, Notice, Orders, SlowDatagram, Worker,
+    pass_events,
 };
 
 /// Everything that the receiving thread owns.
@@ -28,6 +29,8 @@ pub struct InboundWorker {
     pub plane: Inbound,
     /// What is lost here; nobody else writes it.
     pub counters: Arc<IoCounters>,
+    /// What is merged at the moment.
+    pub merging: Arc<Merging>,
     /// IKE messages, to the control thread.
     pub slow: mpsc::Sender<SlowDatagram>,
     /// Everything else, to the control thread.
@@ -53,6 +56,7 @@ impl InboundWorker {
 
     fn run(mut self, orders: &Orders<InboundCommand>) -> io::Result<()> {
         let mut buffers = Buffers::default();
+        self.merging.note_tun(self.tun.offloads());
         // The descriptors do not change; the sockets outlive the list.
         let sockets: Vec<_> = self.udp.iter().map(|udp| Arc::clone(udp.socket())).collect();
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![orders.waker.as_fd()];
@@ -95,6 +99,9 @@ impl InboundWorker {
         if !inner.packets.is_empty() {
             let report = self.tun.write(inner);
             self.counters.count_write(&report);
+            if report.fallbacks > 0 {
+                self.merging.note_tun(self.tun.offloads());
+            }
         }
         for datagram in &slow.datagrams {
             let path = Path { local: datagram.local, remote: datagram.remote };

@@ -3,6 +3,7 @@
 
 mod counters;
 mod inbound;
+mod merging;
 mod outbound;
 
 use std::io;
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use counters::{IoCounters, IoDrop};
 pub use inbound::InboundWorker;
+pub use merging::Merging;
 pub use outbound::OutboundWorker;
 
 /// Batches of one descriptor before commands are looked at again.

@@ -13,7 +13,7 @@ use packet::{InnerBatch, WireBatch};
 use sa::Path;
 use tokio::sync::mpsc;
 
-use super::{BATCHES_IN_A_ROW, IoCounters, IoDrop, Notice, Orders, Worker, pass_events};
+use super::{BATCHES_IN_A_ROW, IoCounters, IoDrop, Merging, Notice, Orders, Worker, pass_events};
 
 /// Everything that the sending thread owns.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub struct OutboundWorker {
     pub plane: Outbound,
     /// What is lost here; nobody else writes it.
     pub counters: Arc<IoCounters>,
+    /// What is cut by the kernel at the moment.
+    pub merging: Arc<Merging>,
     /// To the control thread.
     pub notices: mpsc::Sender<Notice>,
 }
@@ -44,6 +46,7 @@ impl OutboundWorker {
     fn run(mut self, orders: &Orders<OutboundCommand>) -> io::Result<()> {
         let (mut inner, mut wire) = (InnerBatch::default(), WireBatch::default());
         let mut back = InnerBatch::default();
+        self.merging.note_udp(self.udp.segments(), 0);
         loop {
             pass_events(&self.notices, || self.plane.poll_event());
             let ready = wait::readable(&[orders.waker.as_fd(), self.tun.as_fd()], None)?;
@@ -73,6 +76,9 @@ impl OutboundWorker {
         if !wire.runs.is_empty() {
             let report = self.udp.send(wire);
             self.counters.count_send(&report);
+            if report.fallbacks > 0 {
+                self.merging.note_udp(self.udp.segments(), self.udp.refusing().len());
+            }
             if let Some((local, remote)) = report.too_big {
                 // If there is no room, the next one says the same.
                 let _ = self.notices.try_send(Notice::TooBig(Path { local, remote }));

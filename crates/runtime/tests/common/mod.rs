@@ -102,6 +102,7 @@ impl Gateway {
             tun: tun.writer(),
             plane: Inbound::new(Arc::clone(&counters[0])),
             counters: Arc::clone(&io[0]),
+            merging: Arc::default(),
             slow: slow_in,
             notices: notices_in.clone(),
         };
@@ -111,6 +112,7 @@ impl Gateway {
             udp: UdpSender::new(vec![socket].into()),
             plane: Outbound::new(Arc::clone(&counters[1]), IcmpSource::default()),
             counters: Arc::clone(&io[1]),
+            merging: Arc::default(),
             notices: notices_in,
         };
         let inbound = inbound.spawn().unwrap();
