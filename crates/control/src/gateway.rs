@@ -1,17 +1,16 @@
 //! Which tunnels should exist, which one carries the traffic, and what to tell both planes.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataplane::{
-    Counters, DataEvent, DropReason, InboundCommand, OutboundCommand, Route, RouteTarget, mtu,
-};
+use dataplane::{Counters, DataEvent, DropReason, InboundCommand, OutboundCommand, mtu};
 use ike::{Command, DownReason, Endpoint, EndpointConfig, Event, IkeRng};
-use ipnet::IpNet;
 use sa::{Path, Secret, TunnelId};
 
-use crate::config::{Config, Connection};
+use crate::config::Config;
+use crate::failover::link_mtu;
+use crate::probe::Prober;
 use crate::status::{ConnectionStatus, Status, ike_counters};
 use crate::tunnel::TunnelState;
 use crate::{Action, Interface, Severity, TunnelVerb};
@@ -109,6 +108,10 @@ impl Gateway {
             DataEvent::FirstPacket { tunnel, spi } => Command::InboundSeen { tunnel, spi },
             DataEvent::PathObserved { tunnel, path, .. } => Command::PathObserved { tunnel, path },
             DataEvent::SoftLimit { tunnel, .. } => Command::RekeyChild(tunnel),
+            DataEvent::ProbeAnswered { tunnel, sequence } => {
+                self.probe_answered(tunnel, sequence, now);
+                Command::TrafficSeen { tunnel }
+            }
             DataEvent::UnknownSpi { .. } => return,
         };
         self.endpoint.handle_command(command, now);
@@ -131,6 +134,7 @@ impl Gateway {
                 *id
             })
             .collect();
+        self.probe_paths(now);
         if self.stop_at.is_none() {
             due.into_iter().for_each(|id| {
                 self.endpoint.handle_command(Command::Initiate(id), now);
@@ -212,9 +216,10 @@ impl Gateway {
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         let retries = self.tunnels.values().filter_map(|t| t.retry_at);
+        let probes = self.tunnels.values().filter_map(|t| t.prober.as_ref()?.deadline());
         let ike = self.endpoint.poll_timeout().map(|(at, _)| at);
         let stop = self.stop_at.filter(|_| !self.stopped);
-        retries.chain(ike).chain(stop).fold(self.next_tick, Instant::min)
+        retries.chain(probes).chain(ike).chain(stop).fold(self.next_tick, Instant::min)
     }
 
     /// The status document.
@@ -257,10 +262,11 @@ impl Gateway {
         }
     }
 
-    fn mtu(&self, tunnel: &TunnelState) -> Option<u16> {
+    pub(crate) fn mtu(&self, tunnel: &TunnelState) -> Option<u16> {
         let (ike, child) = (tunnel.ike.as_ref()?, tunnel.child.as_ref()?);
         let ipv6 = ike.path.remote.is_ipv6();
-        Some(mtu::tunnel_mtu(self.config.link_mtu, ipv6, child.suite.suite))
+        let link_mtu = tunnel.prober.as_ref().map_or(self.config.link_mtu, Prober::link_mtu);
+        Some(mtu::tunnel_mtu(link_mtu, ipv6, child.suite.suite))
     }
 
     /// Turns everything that the endpoint has to say into actions, in order.
@@ -299,6 +305,7 @@ impl Gateway {
                 if let Some(ike) = self.tunnels.get_mut(&tunnel).and_then(|t| t.ike.as_mut()) {
                     ike.path = path;
                 }
+                self.path_changed(tunnel, now);
                 self.actions.push_back(Action::Outbound(OutboundCommand::SetPath { tunnel, path }));
                 self.log(tunnel, Severity::Info, &format!("the peer is at {} now", path.remote));
             }
@@ -344,6 +351,7 @@ impl Gateway {
                     state.child = Some(info);
                     state.go_up(now);
                 }
+                self.begin_probing(tunnel, now);
                 self.choose(now);
                 // The MTU of a standby tunnel counts for the device, too.
                 self.install_routes();
@@ -405,71 +413,8 @@ impl Gateway {
         commands.into_iter().for_each(|command| self.endpoint.handle_command(command, now));
     }
 
-    /// Chooses each connection's active tunnel: the first that is up, but an active one that works
-    /// is left only for one that has been up for a while.
-    pub(crate) fn choose(&mut self, now: Instant) {
-        let mut moved = false;
-        for (connection, active) in self.config.connections.iter().zip(&mut self.active) {
-            let state = |id: &TunnelId| self.tunnels.get(id);
-            let current = active.filter(|id| state(id).is_some_and(TunnelState::is_up));
-            let order = || connection.tunnels.iter().map(|t| t.id);
-            let best = match current {
-                // Back to an earlier tunnel only when it has been up for a while: no flapping.
-                Some(current) => order()
-                    .take_while(|id| *id != current)
-                    .find(|id| state(id).is_some_and(|t| t.is_steady(now)))
-                    .or(Some(current)),
-                None => order().find(|id| state(id).is_some_and(TunnelState::is_up)),
-            };
-            if best != *active {
-                let text = match best.as_ref().and_then(state) {
-                    Some(tunnel) => format!("{}: traffic goes through it", tunnel.config.name),
-                    None => format!("{}: no tunnel is up", connection.id),
-                };
-                self.actions.push_back(Action::Log(Severity::Info, text));
-                *active = best;
-                moved = true;
-            }
-        }
-        if moved {
-            self.install_routes();
-        }
-    }
-
-    pub(crate) fn install_routes(&mut self) {
-        let mut routes = Vec::new();
-        for (connection, active) in self.config.connections.iter().zip(&self.active) {
-            let target = active.map_or(RouteTarget::Drop, RouteTarget::Tunnel);
-            routes.extend(connection.routes.iter().map(|p| Route { prefix: *p, target }));
-            routes.extend(inside_routes(connection));
-        }
-        self.actions.push_back(Action::Outbound(OutboundCommand::SetRoutes(routes)));
-        let mtus: BTreeSet<u16> =
-            self.tunnels.values().filter_map(|tunnel| self.mtu(tunnel)).collect();
-        if let Some(largest) = mtus.last() {
-            self.actions.push_back(Action::SetTunMtu(*largest));
-        }
-    }
-
-    fn log(&mut self, tunnel: TunnelId, severity: Severity, text: &str) {
+    pub(crate) fn log(&mut self, tunnel: TunnelId, severity: Severity, text: &str) {
         let name = self.tunnels.get(&tunnel).map_or("?", |t| t.config.name.as_str());
         self.actions.push_back(Action::Log(severity, format!("{name}: {text}")));
     }
-}
-
-/// The peer's inside addresses go through their own tunnel, whichever is active.
-fn inside_routes(connection: &Connection) -> impl Iterator<Item = Route> {
-    connection.tunnels.iter().flat_map(|tunnel| {
-        let target = RouteTarget::Tunnel(tunnel.id);
-        let v4 = IpNet::from(std::net::IpAddr::from(tunnel.inside_v4.1));
-        let v6 = tunnel.inside_v6.map(|(_, peer)| IpNet::from(std::net::IpAddr::from(peer)));
-        std::iter::once(v4).chain(v6).map(move |prefix| Route { prefix, target })
-    })
-}
-
-pub(crate) fn link_mtu(tunnel: TunnelId, mtu: u16) -> [Action; 2] {
-    [
-        Action::Inbound(InboundCommand::SetLinkMtu { tunnel, mtu }),
-        Action::Outbound(OutboundCommand::SetLinkMtu { tunnel, mtu }),
-    ]
 }

@@ -8,7 +8,10 @@
 
 mod action;
 pub mod config;
+mod failover;
 pub mod gateway;
+mod path;
+mod probe;
 mod reload;
 pub mod status;
 mod tunnel;

@@ -7,7 +7,8 @@ use ike::Command;
 use sa::{Secret, TunnelId};
 
 use crate::config::{Config, Tunnel};
-use crate::gateway::{Gateway, link_mtu};
+use crate::failover::link_mtu;
+use crate::gateway::Gateway;
 use crate::tunnel::TunnelState;
 use crate::{Action, Severity};
 
@@ -50,6 +51,7 @@ impl Gateway {
             let known = self.tunnels.contains_key(&id);
             if !known || link_mtu_moved {
                 self.actions.extend(link_mtu(id, self.config.link_mtu));
+                self.restart_probing(id, now);
             }
             if !known {
                 added += 1;
@@ -145,6 +147,8 @@ impl Gateway {
         }
         state.config = tunnel;
         state.psk = secret;
+        self.restart_probing(id, now);
+        let Some(state) = self.tunnels.get(&id) else { return false };
         let (stands, down) = (state.ike.is_some(), state.admin_down);
         let peer = state.peer(self.config.link_mtu);
         let may_begin = state.config.remote.is_some();

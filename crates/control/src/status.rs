@@ -81,6 +81,16 @@ pub struct TunnelStatus {
     /// Negotiated selectors of the peer's side.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_selectors: Option<String>,
+    /// Whether the path carries data: `carries data`, `silent for N s`, `not probed`, or `the
+    /// peer's inside address never answered`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Round-trip time of the last answered probe, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_rtt_us: Option<u64>,
+    /// Octets that the outer path takes, as configured or as found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_mtu: Option<u16>,
     /// Octets that an inner packet may have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,

@@ -6,6 +6,7 @@ use ike::{ChildInfo, Dpd, IkeInfo, PeerConfig};
 use sa::Secret;
 
 use crate::config::{self, DpdAction, StartupAction};
+use crate::probe::{PathState, Prober};
 use crate::status::TunnelStatus;
 
 /// Waits between attempts to bring a tunnel up: doubled from the first to the last.
@@ -13,8 +14,10 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 /// Why a tunnel is down that a user took down before it was ever up.
 const TAKEN_DOWN: &str = "taken down by us";
-/// How long a tunnel must have been up before traffic moves back to it.
-pub(crate) const HOLD_DOWN: Duration = Duration::from_secs(3);
+/// How long a tunnel must have worked before traffic moves back to it. Doubled for each time that
+/// it failed within [`MEMORY`] of the time before, up to 64 times.
+const HOLD_DOWN: Duration = Duration::from_secs(3);
+const MEMORY: Duration = Duration::from_secs(600);
 
 pub(crate) struct TunnelState {
     pub(crate) config: config::Tunnel,
@@ -25,6 +28,10 @@ pub(crate) struct TunnelState {
     pub(crate) why: String,
     pub(crate) since: Instant,
     last_rekey: Option<Instant>,
+    /// When it last failed, and how often within [`MEMORY`].
+    fell: Option<(Instant, u32)>,
+    /// Whether the path carries data; exists while the tunnel is up.
+    pub(crate) prober: Option<Prober>,
     pub(crate) retry_at: Option<Instant>,
     attempts: u32,
     /// Packets received when the control plane looked last.
@@ -48,6 +55,8 @@ impl TunnelState {
             why: why.into(),
             since: now,
             last_rekey: None,
+            fell: None,
+            prober: None,
             retry_at: None,
             attempts: 0,
             packets_seen: 0,
@@ -61,7 +70,36 @@ impl TunnelState {
 
     /// Whether the connection's traffic may move to this tunnel from another one that works.
     pub(crate) fn is_steady(&self, now: Instant) -> bool {
-        self.is_up() && now.saturating_duration_since(self.since) >= HOLD_DOWN
+        let up = now.saturating_duration_since(self.since);
+        let good = self.prober.as_ref().and_then(|prober| prober.good_for(now)).unwrap_or(up);
+        let falls = self.fell.map_or(1, |(_, falls)| falls);
+        let hold_down = HOLD_DOWN.saturating_mul(1 << (falls.max(1) - 1).min(6));
+        self.is_up() && up.min(good) >= hold_down
+    }
+
+    /// The tunnel failed: it must work for longer before it is trusted again.
+    pub(crate) fn fell(&mut self, now: Instant) {
+        let falls = match self.fell {
+            Some((at, falls)) if now.saturating_duration_since(at) < MEMORY => falls + 1,
+            _ => 1,
+        };
+        self.fell = Some((now, falls));
+    }
+
+    /// How little the path deserves traffic, the tunnel being up: 0 if nothing speaks against it.
+    /// `sibling` says whether the connection's other tunnel answers probes.
+    pub(crate) fn demerit(&self, sibling: bool, now: Instant) -> u8 {
+        let Some(prober) = &self.prober else { return 0 };
+        match prober.state() {
+            PathState::Carries => 0,
+            PathState::Unknown => u8::from(sibling && prober.never_answered(now)),
+            PathState::Silent => 1,
+        }
+    }
+
+    /// Whether the peer answers probes through this tunnel.
+    pub(crate) fn answers(&self) -> bool {
+        self.prober.as_ref().is_some_and(|prober| prober.state() == PathState::Carries)
     }
 
     /// Whether we are the side that begins.
@@ -95,8 +133,12 @@ impl TunnelState {
     pub(crate) fn go_down(&mut self, why: String, now: Instant) {
         if self.child.take().is_some() {
             self.since = now;
+            if !self.admin_down {
+                self.fell(now);
+            }
         }
         self.ike = None;
+        self.prober = None;
         self.last_rekey = None;
         self.why = why;
     }
@@ -176,6 +218,17 @@ impl TunnelState {
             status.remote_selectors = Some(child.remote_selectors.to_string());
             status.child_age_seconds = Some(age(child.established));
             status.last_rekey_seconds = self.last_rekey.map(age);
+        }
+        if let Some(prober) = &self.prober {
+            let text = match (prober.state(), prober.silent_since()) {
+                (PathState::Carries, _) => "carries data".into(),
+                (PathState::Silent, Some(since)) => format!("silent for {} s", age(since)),
+                _ if self.config.options.path_probe_timeout.is_none() => "not probed".into(),
+                _ => "the peer's inside address never answered".into(),
+            };
+            status.path = Some(text);
+            status.path_rtt_us = prober.rtt().and_then(|rtt| u64::try_from(rtt.as_micros()).ok());
+            status.link_mtu = Some(prober.link_mtu());
         }
         status
     }

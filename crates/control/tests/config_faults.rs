@@ -45,9 +45,6 @@ fn every_kind_of_fault_is_named_with_its_line_its_key_and_what_would_be_right() 
         ("mode = \"auto\"", "modes = \"auto\"", 15, "unknown field `modes`, expected `name` or `mode`"),
         ("identity = \"branch.example\"", "ident = \"branch.example\"", 25, "unknown field `ident`, expected one of `id`, `ip_address`, `identity`"),
         ("static_routes = [\"192.168.0.0/20\"]", "routes = [\"192.168.0.0/20\"]", 30, "unknown field `routes`, expected one of `id`, `local_ipv4_network_cidr`, `remote_ipv4_network_cidr`, `local_ipv6_network_cidr`, `remote_ipv6_network_cidr`, `tunnel`, `customer_gateway`, `static_routes`"),
-        ("dpd_timeout_seconds = 30", "dpd_seconds = 30", 65, "unknown field `dpd_seconds`, expected one of `outside_address`, `tunnel_inside_cidr`, `tunnel_inside_ipv6_cidr`, `pre_shared_key_file`, `identity`, `remote_identity`, `remote_port`, `phase1_encryption_algorithms`, `phase2_encryption_algorithms`, `phase1_integrity_algorithms`, `phase2_integrity_algorithms`, `phase1_dh_group_numbers`, `phase2_dh_group_numbers`, `phase2_pfs`, `esn`, `phase1_lifetime_seconds`, `phase2_lifetime_seconds`, `phase2_lifetime_bytes`, `phase2_lifetime_packets`, `rekey_margin_time_seconds`, `rekey_fuzz_percentage`, `replay_window_size`, `dpd_timeout_seconds`, `dpd_timeout_action`, `startup_action`"),
-        ("[vpn_gateway.tun]", "[vpn_gateway.tap]", 13, "unknown field `tap`, expected one of `id`, `listen`, `ike_port`, `nat_t_port`, `control_socket`, `link_mtu`, `relaxed_limits`, `tun`, `offloads`, `vpc_cidrs`"),
-        ("[[customer_gateway]]", "[[customers]]", 18, "unknown field `customers`, expected one of `vpn_gateway`, `customer_gateway`, `vpn_connection`"),
         // Ranges from above and from below.
         ("phase1_lifetime_seconds = 28800", "phase1_lifetime_seconds = 28801", 56, "phase1_lifetime_seconds = 28801: must be 900 to 28800"),
         ("phase1_lifetime_seconds = 28800", "phase1_lifetime_seconds = -1", 56, "phase1_lifetime_seconds = -1: must be a number, 0 or more"),
@@ -59,6 +56,8 @@ fn every_kind_of_fault_is_named_with_its_line_its_key_and_what_would_be_right() 
         ("replay_window_size = 1024", "replay_window_size = 8193", 64, "replay_window_size = 8193: must be 64 to 8192"),
         ("dpd_timeout_seconds = 30", "dpd_timeout_seconds = 86401", 65, "dpd_timeout_seconds = 86401: must be 30 to 86400"),
         ("dpd_timeout_seconds = 30", "dpd_timeout_seconds = 0", 65, "dpd_timeout_seconds = 0: must be 30 to 86400"),
+        ("path_probe_timeout_seconds = 10", "path_probe_timeout_seconds = 86401", 68, "path_probe_timeout_seconds = 86401: must be 0 to 86400"),
+        ("path_mtu_raise_seconds = 600", "path_mtu_raise_seconds = 5", 69, "path_mtu_raise_seconds = 5: must be 60 to 86400 (relaxed_limits = true lifts the minimum)"),
         ("link_mtu = 1500", "link_mtu = 9217", 10, "link_mtu = 9217: must be 576 to 9216"),
         ("ike_port = 500", "ike_port = 0", 7, "ike_port: a port from 1 to 65535, or \"off\""),
         ("name = \"vgw0\"", "name = \"\"", 14, "tun.name = \"\": 1 to 15 letters, digits, `-`, `_` or `.`"),

@@ -22,19 +22,21 @@ fn both_tunnels_come_up_and_the_first_one_carries_packets_both_ways() {
         assert_eq!(first.mtu, Some(1438));
         assert!(first.why.is_empty() && first.ike_suite.is_some());
     }
+    let before = pair.tunnels(Side::Vgw).map(|t| (t.packets_in, t.packets_out));
     assert!(pair.ping(Side::Agent, "192.168.1.1", "10.0.1.1"));
     assert!(pair.ping(Side::Vgw, "10.0.1.1", "192.168.1.1"));
-    let [first, second] = pair.tunnels(Side::Vgw);
-    assert_eq!((first.packets_in, first.packets_out), (1, 1));
-    assert_eq!((second.packets_in, second.packets_out), (0, 0));
+    let after = pair.tunnels(Side::Vgw).map(|t| (t.packets_in, t.packets_out));
+    assert_eq!(after[0], (before[0].0 + 1, before[0].1 + 1));
+    assert_eq!(after[1], before[1]);
 }
 
 #[test]
 fn the_inside_address_of_the_standby_tunnel_is_reached_through_it() {
     let mut pair = Pair::new(VGW, AGENT);
     pair.run(2 * SECOND);
+    let before = pair.tunnels(Side::Vgw)[1].packets_in;
     assert!(pair.ping(Side::Agent, "169.254.11.2", "169.254.11.1"));
-    assert_eq!(pair.tunnels(Side::Vgw)[1].packets_in, 1);
+    assert_eq!(pair.tunnels(Side::Vgw)[1].packets_in, before + 1);
 }
 
 #[test]

@@ -68,6 +68,15 @@ pub enum OutboundCommand {
     SetRoutes(Vec<Route>),
     /// All WireGuard peers; the same as the receiving half has.
     SetWireGuard(Arc<WireGuard>),
+    /// Seal this inner packet into the tunnel, whatever the routes and the tunnel MTU say; see
+    /// [`crate::probe`]. It leaves with [`Outbound::seal_probes`](crate::Outbound::seal_probes),
+    /// and no counter of traffic counts it.
+    Probe {
+        /// The tunnel.
+        tunnel: TunnelId,
+        /// The packet.
+        packet: Vec<u8>,
+    },
 }
 
 /// A command to [`Inbound`](crate::Inbound).
@@ -141,6 +150,13 @@ pub enum DataEvent {
         spi: Spi,
         /// Where it came from, and to.
         path: Path,
+    },
+    /// The answer to a probe came out of the tunnel. It is not delivered, nor counted as traffic.
+    ProbeAnswered {
+        /// Its tunnel.
+        tunnel: TunnelId,
+        /// The probe's sequence number.
+        sequence: u16,
     },
     /// The SA should be rekeyed now. Sent once for each SA for its lifetime, and once for each of
     /// the two limits of its sequence numbers.

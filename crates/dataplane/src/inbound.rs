@@ -247,6 +247,7 @@ impl Inbound {
                 Err(DropReason::IcvMismatch)
             };
             match delivered {
+                Ok(Opened { length: 0 }) => {}
                 Ok(Opened { length }) => inner.packets.push(InnerPacket {
                     range: packet.plain.start..packet.plain.start + length,
                     gso: None,

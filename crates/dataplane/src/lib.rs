@@ -22,6 +22,7 @@ pub mod mss;
 pub mod mtu;
 mod open;
 mod outbound;
+pub mod probe;
 mod replay;
 mod seal;
 mod segment;

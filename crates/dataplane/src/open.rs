@@ -15,7 +15,7 @@ use crate::mtu::tunnel_mtu;
 use crate::outbound::{is_ipv6, selector_ports};
 use crate::replay::{Refused, ReplayWindow};
 use crate::sources::{Claim, Sources};
-use crate::{DataEvent, DropReason, TunnelCounters, ecn, mss};
+use crate::{DataEvent, DropReason, TunnelCounters, ecn, mss, probe};
 
 const IPV4: u8 = 4;
 const IPV6: u8 = 41;
@@ -40,7 +40,7 @@ pub(crate) struct InboundHalf {
     counters: Arc<TunnelCounters>,
 }
 
-/// What is left of the plaintext: the inner packet.
+/// What is left of the plaintext: the inner packet, or nothing if it was the answer to a probe.
 pub(crate) struct Opened {
     pub(crate) length: usize,
 }
@@ -118,6 +118,10 @@ impl InboundHalf {
             || !self.local.matches(view.destination, view.protocol, destination)
         {
             return Err(DropReason::InboundSelector);
+        }
+        if let Some(sequence) = probe::answered(packet, &view) {
+            push_event(events, DataEvent::ProbeAnswered { tunnel: self.tunnel, sequence });
+            return Ok(Opened { length: 0 });
         }
         // Selectors are often as wide as they can be, and those of two peers overlap.
         if sources.claim(view.source, self.tunnel) == Claim::Foreign {

@@ -37,7 +37,12 @@ pub struct Outbound {
     /// One fragment.
     piece: Vec<u8>,
     events: VecDeque<DataEvent>,
+    /// Probes that wait to be sealed.
+    probes: Vec<(TunnelId, Vec<u8>)>,
 }
+
+/// Probes that wait at most: the control plane sends few, and a worker takes them at once.
+const MAX_PROBES: usize = 4096;
 
 struct Tunnel {
     link_mtu: u16,
@@ -61,6 +66,7 @@ impl Outbound {
             whole: Vec::new(),
             piece: Vec::new(),
             events: VecDeque::new(),
+            probes: Vec::new(),
         }
     }
 
@@ -104,6 +110,11 @@ impl Outbound {
                 }
                 self.wireguard = table;
             }
+            OutboundCommand::Probe { tunnel, packet } => {
+                if self.probes.len() < MAX_PROBES {
+                    self.probes.push((tunnel, packet));
+                }
+            }
         }
     }
 
@@ -122,6 +133,27 @@ impl Outbound {
             }
         }
         self.flush(inner, wire);
+    }
+
+    /// Seals the probes that wait, appending to `wire`. A tunnel without SA sends none; nor does
+    /// one whose selectors exclude them.
+    pub fn seal_probes(&mut self, wire: &mut WireBatch) {
+        for (id, packet) in std::mem::take(&mut self.probes) {
+            let Some(half) = self.tunnels.get_mut(&id).and_then(|tunnel| tunnel.half.as_mut())
+            else {
+                continue;
+            };
+            let Some(view) = IpView::parse(&packet) else { continue };
+            if half.check_selectors(&packet, &view).is_err() {
+                continue;
+            }
+            let source = Source { prefix: &packet, body: 0..0, ipv6: view.source.is_ipv6() };
+            self.sealer.begin(id);
+            let pushed = self.sealer.push(half, view.tos, source, wire, &mut self.events);
+            if pushed.is_ok() && !self.sealer.flush(half, &[], wire) {
+                self.counters.count_drop(DropReason::Internal);
+            }
+        }
     }
 
     /// The next thing that the control plane should know.

@@ -143,7 +143,11 @@ impl Driver {
         match notice {
             Notice::Data(event) => self.gateway.handle_data_event(event, Instant::now()),
             Notice::TooBig(path) => match path_mtu(path.local.ip(), path.remote) {
-                Ok(mtu) => debug!(%path, mtu, "the path MTU is smaller than the tunnel's"),
+                Ok(mtu) => {
+                    debug!(%path, mtu, "the system knows the path MTU");
+                    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+                    self.gateway.handle_path_mtu(path, mtu, Instant::now());
+                }
                 Err(error) => debug!(%path, %error, "the path MTU is unknown"),
             },
         }

@@ -31,6 +31,11 @@ pub struct Options {
     pub dpd_timeout: Duration,
     /// What happens then.
     pub dpd_timeout_action: DpdAction,
+    /// How long the peer's inside address may leave probes through the tunnel unanswered before
+    /// the tunnel is taken to carry no data; nothing if it is not probed.
+    pub path_probe_timeout: Option<Duration>,
+    /// How long a path MTU below `link_mtu` is kept before a larger one is tried.
+    pub path_mtu_raise: Duration,
     /// Who begins.
     pub startup_action: StartupAction,
 }
@@ -66,6 +71,9 @@ impl Options {
         let fuzz = number("rekey_fuzz_percentage", &t.rekey_fuzz_percentage, 100, 0..=100)?;
         let window = number("replay_window_size", &t.replay_window_size, 1024, 64..=8192)?;
         let dpd = number("dpd_timeout_seconds", &t.dpd_timeout_seconds, 30, 30..=86_400)?;
+        let probe =
+            number("path_probe_timeout_seconds", &t.path_probe_timeout_seconds, 10, 0..=86_400)?;
+        let raise = number("path_mtu_raise_seconds", &t.path_mtu_raise_seconds, 600, 60..=86_400)?;
         let start = match role {
             Role::Vgw => StartupAction::Add,
             Role::Agent => StartupAction::Start,
@@ -84,6 +92,8 @@ impl Options {
             replay_window: u32::try_from(window).unwrap_or(1024),
             dpd_timeout: Duration::from_secs(dpd),
             dpd_timeout_action: t.dpd_timeout_action.unwrap_or_default(),
+            path_probe_timeout: (probe > 0).then(|| Duration::from_secs(probe)),
+            path_mtu_raise: Duration::from_secs(raise),
             startup_action: t.startup_action.unwrap_or(start),
         })
     }

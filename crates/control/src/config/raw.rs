@@ -121,5 +121,7 @@ pub(super) struct Tunnel {
     pub(super) replay_window_size: Option<S<u64>>,
     pub(super) dpd_timeout_seconds: Option<S<u64>>,
     pub(super) dpd_timeout_action: Option<super::DpdAction>,
+    pub(super) path_probe_timeout_seconds: Option<S<u64>>,
+    pub(super) path_mtu_raise_seconds: Option<S<u64>>,
     pub(super) startup_action: Option<super::StartupAction>,
 }

@@ -1,4 +1,5 @@
 //! Two gateways with their data planes, joined by a wire that can be cut.
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -89,6 +90,7 @@ pub struct Node {
     pub log: Vec<String>,
     /// What the TUN device would be set to.
     pub interfaces: Vec<Interface>,
+    pub tun_mtu: Option<u16>,
     pub stopped: bool,
 }
 
@@ -111,6 +113,16 @@ pub struct Pair {
     pub cut_all: bool,
     /// Octets of the largest IKE datagram so far, with its IPv4 and UDP headers.
     pub largest: usize,
+    /// ESP from and to this address vanishes, and IKE passes.
+    pub cut_esp: Option<IpAddr>,
+    /// Octets that the outer path takes; larger packets vanish.
+    pub path_mtu: usize,
+    /// Whether their senders are told.
+    pub icmp: bool,
+    /// Echo requests that arrived, and how many of them were answered by a kernel.
+    pub echoes: u64,
+    /// Whether kernels answer echo requests to inside addresses.
+    pub answers: bool,
 }
 
 fn parse(role: Role, text: &str) -> Config {
@@ -140,6 +152,7 @@ impl Node {
             role,
             log: Vec::new(),
             interfaces: Vec::new(),
+            tun_mtu: None,
             stopped: false,
         }
     }
@@ -154,7 +167,7 @@ impl Node {
                 Action::Transmit(transmit) => out.push(transmit),
                 Action::Log(_, line) => self.log.push(line),
                 Action::Interface(interface) => self.interfaces.push(interface),
-                Action::SetTunMtu(_) => {}
+                Action::SetTunMtu(mtu) => self.tun_mtu = Some(mtu),
                 Action::Stopped => self.stopped = true,
             }
         }
@@ -190,6 +203,11 @@ impl Pair {
             cut: None,
             cut_all: false,
             largest: 0,
+            cut_esp: None,
+            path_mtu: 1500,
+            icmp: true,
+            echoes: 0,
+            answers: true,
         }
     }
 
@@ -279,6 +297,47 @@ impl Pair {
                 let from = self.source(side, transmit.path);
                 self.send(from, transmit.path.remote, payload);
             }
+            let mut wire = WireBatch::default();
+            self.node(side).outbound.seal_probes(&mut wire);
+            self.send_runs(side, &wire);
+        }
+    }
+
+    /// Puts sealed datagrams on the wire, as far as their path takes them.
+    fn send_runs(&mut self, side: Side, wire: &WireBatch) {
+        for run in &wire.runs {
+            let path = Path { local: run.local, remote: run.remote };
+            let from = self.source(side, path);
+            for datagram in wire.bytes[run.range.clone()].chunks(run.segment) {
+                self.send(from, run.remote, datagram.to_vec());
+                if datagram.len() + 28 > self.path_mtu && self.icmp {
+                    let (now, mtu) = (self.now, u16::try_from(self.path_mtu).unwrap());
+                    self.node(side).gateway.handle_path_mtu(path, mtu, now);
+                }
+            }
+        }
+    }
+
+    /// What the kernel of `side` does with what comes out of its TUN device.
+    fn kernel(&mut self, side: Side, packets: Vec<Vec<u8>>) {
+        for mut packet in packets {
+            if packet.len() < 28 || packet[9] != 1 || packet[20] != 8 {
+                continue;
+            }
+            self.echoes += 1;
+            if !self.answers {
+                continue;
+            }
+            let (source, destination) = (packet[12..16].to_vec(), packet[16..20].to_vec());
+            packet[12..16].copy_from_slice(&destination);
+            packet[16..20].copy_from_slice(&source);
+            packet[20] = 0;
+            let now = self.now;
+            let (mut inner, mut back) = (InnerBatch::default(), InnerBatch::default());
+            let mut wire = WireBatch::default();
+            inner.push(&packet);
+            self.node(side).outbound.seal(&inner, now, &mut wire, &mut back);
+            self.send_runs(side, &wire);
         }
     }
 
@@ -292,9 +351,13 @@ impl Pair {
     }
 
     fn send(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
-        self.largest = self.largest.max(payload.len() + 28);
-        let cut = self.cut.is_some_and(|a| a == from.ip() || a == to.ip());
-        if !cut && !self.cut_all {
+        let hit = |cut: Option<IpAddr>| cut.is_some_and(|a| a == from.ip() || a == to.ip());
+        let esp = to.port() != 500 && payload.len() > 4 && payload[..4] != [0; 4];
+        if !esp {
+            self.largest = self.largest.max(payload.len() + 28);
+        }
+        let cut = hit(self.cut) || (esp && hit(self.cut_esp));
+        if !cut && !self.cut_all && payload.len() + 28 <= self.path_mtu {
             self.wire.push_back(Flying { at: self.now + LATENCY, from, to, payload });
         }
     }
@@ -304,7 +367,8 @@ impl Pair {
             let flying = self.wire.pop_front().unwrap();
             let agent: IpAddr = AGENT_ADDRESS.parse().unwrap();
             let side = if flying.to.ip() == agent { Side::Agent } else { Side::Vgw };
-            self.receive(side, &flying);
+            let packets = self.receive(side, &flying);
+            self.kernel(side, packets);
             self.settle();
         }
     }
@@ -346,7 +410,10 @@ impl Pair {
         self.settle();
         let mut came = Vec::new();
         for run in &wire.runs {
-            let cut = self.cut.is_some_and(|a| a == run.local.ip() || a == run.remote.ip());
+            let hit = |cut: Option<IpAddr>| {
+                cut.is_some_and(|a| a == run.local.ip() || a == run.remote.ip())
+            };
+            let cut = hit(self.cut) || hit(self.cut_esp);
             if cut || self.cut_all {
                 continue;
             }

@@ -50,8 +50,11 @@ impl OutboundWorker {
         loop {
             pass_events(&self.notices, || self.plane.poll_event());
             let ready = wait::readable(&[orders.waker.as_fd(), self.tun.as_fd()], None)?;
-            if ready & 1 != 0 && !orders.carry_out(|command| self.plane.apply(command)) {
-                return Ok(());
+            if ready & 1 != 0 {
+                if !orders.carry_out(|command| self.plane.apply(command)) {
+                    return Ok(());
+                }
+                self.send_probes(&mut wire);
             }
             if ready & 2 == 0 {
                 continue;
@@ -69,21 +72,32 @@ impl OutboundWorker {
         }
     }
 
+    fn send_probes(&mut self, wire: &mut WireBatch) {
+        wire.clear();
+        self.plane.seal_probes(wire);
+        self.send(wire);
+    }
+
+    fn send(&mut self, wire: &WireBatch) {
+        if wire.runs.is_empty() {
+            return;
+        }
+        let report = self.udp.send(wire);
+        self.counters.count_send(&report);
+        if report.fallbacks > 0 {
+            self.merging.note_udp(self.udp.segments(), self.udp.refusing().len());
+        }
+        if let Some((local, remote)) = report.too_big {
+            // If there is no room, the next one says the same.
+            let _ = self.notices.try_send(Notice::TooBig(Path { local, remote }));
+        }
+    }
+
     fn forward(&mut self, inner: &InnerBatch, wire: &mut WireBatch, back: &mut InnerBatch) {
         wire.clear();
         back.clear();
         self.plane.seal(inner, Instant::now(), wire, back);
-        if !wire.runs.is_empty() {
-            let report = self.udp.send(wire);
-            self.counters.count_send(&report);
-            if report.fallbacks > 0 {
-                self.merging.note_udp(self.udp.segments(), self.udp.refusing().len());
-            }
-            if let Some((local, remote)) = report.too_big {
-                // If there is no room, the next one says the same.
-                let _ = self.notices.try_send(Notice::TooBig(Path { local, remote }));
-            }
-        }
+        self.send(wire);
         if !back.packets.is_empty() {
             let report = self.back.write(back);
             self.counters.count_write(&report);
