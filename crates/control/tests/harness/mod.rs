@@ -331,7 +331,14 @@ impl Pair {
             let (source, destination) = (packet[12..16].to_vec(), packet[16..20].to_vec());
             packet[12..16].copy_from_slice(&destination);
             packet[16..20].copy_from_slice(&source);
+            // Answers of Linux may be fragmented.
+            packet[6] = 0;
             packet[20] = 0;
+            for at in [10, 11, 22, 23] {
+                packet[at] = 0;
+            }
+            let sum = packet::checksum::of(&[&packet[..20]]);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
             let now = self.now;
             let (mut inner, mut back) = (InnerBatch::default(), InnerBatch::default());
             let mut wire = WireBatch::default();
