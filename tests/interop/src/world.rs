@@ -5,10 +5,14 @@ use crate::traffic::Inner;
 use anyhow::Result;
 use lab::nat;
 use lab::netns::Host;
+use lab::relay::Impairment;
 use lab::topology::{Network, address, end, route};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+/// The MTU outside.
+const MTU: u16 = 1500;
 /// The outside address of charon.
 pub const SWAN: &str = "192.0.2.2";
 /// Our outside address, and that of our tunnel 2.
@@ -44,17 +48,23 @@ pub struct World {
 impl World {
     /// Three hosts in a line, IPv4 and IPv6 outside and inside.
     pub fn new() -> Result<World> {
-        World::with_mtu(1500)
+        World::with_delay(Duration::ZERO)
     }
 
-    /// The same with another MTU outside.
-    pub fn with_mtu(mtu: u16) -> Result<World> {
+    /// The same with a line between the router and us on which a frame is under way so long.
+    pub fn with_delay(delay: Duration) -> Result<World> {
         let mut network = Network::new();
         let swan = network.add_host("swan")?;
         let router = network.add_router("router")?;
         let ours = network.add_host("ours")?;
-        network.connect(end(&swan, "wan"), end(&router, "west"), mtu)?;
-        network.connect(end(&router, "east"), end(&ours, "wan"), mtu)?;
+        network.connect(end(&swan, "wan"), end(&router, "west"), MTU)?;
+        let (east, wan) = (end(&router, "east"), end(&ours, "wan"));
+        if delay.is_zero() {
+            network.connect(east, wan, MTU)?;
+        } else {
+            let line = Impairment { delay, ..Impairment::default() };
+            network.connect_impaired(east, wan, MTU, &line, 1)?;
+        }
         address(end(&router, "west"), format!("{}/24", ROUTER[0]))?;
         address(end(&router, "east"), format!("{}/24", ROUTER[1]))?;
         address(end(&router, "west"), "2001:db8:1::1/64")?;

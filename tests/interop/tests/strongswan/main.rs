@@ -9,3 +9,4 @@ mod matrix;
 mod path;
 mod rekey;
 mod selectors;
+mod soak;

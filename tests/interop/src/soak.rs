@@ -1,0 +1,255 @@
+//! Rekeys for as long as one likes: lifetimes of 20 seconds on both sides, rekeys that cross, and
+//! pings each way through every tunnel all the time.
+//!
+//! Half of the tunnels rekey when their lifetimes say so, which both sides' clocks do by turns. In
+//! the others both sides are told to rekey at the same moment, on a line that is slow enough for
+//! the two requests to cross.
+
+use crate::charon::Charon;
+use crate::connection::Connection;
+use crate::ours::{Ours, Settings};
+use crate::pair::summary;
+use crate::traffic::plan;
+use crate::wait;
+use crate::world::{OURS, OURS_INSIDE, World};
+use anyhow::{Context, Result, ensure};
+use lab::daemon::Kind;
+use lab::topology::{address, end};
+use lab::traffic::ping::{self, Answers, Pinging};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// Lifetime of every SA on both sides, in seconds.
+const LIFETIME: u32 = 20;
+/// Tunnels: charon begins the even ones, we the odd ones.
+const TUNNELS: usize = 4;
+/// From this one on, rekeys are made to cross.
+const CROSSING: usize = 2;
+/// How long a frame is under way on the line between both.
+const DELAY: Duration = Duration::from_millis(25);
+/// Time between two pairs of rekeys that cross.
+const EVERY: Duration = Duration::from_millis(2_500);
+/// What crosses, by turns: charon's rekey and ours.
+const CROSSINGS: [(&str, &str); 4] = [
+    ("child", "rekey-child"),
+    ("ike", "rekey-ike"),
+    ("child", "rekey-ike"),
+    ("ike", "rekey-child"),
+];
+
+/// What charon says when rekeys cross: two of the same kind, and then one of each.
+const COLLISIONS: [&str; 4] = [
+    "detected CHILD_REKEY collision with CHILD_REKEY",
+    "detected IKE_REKEY collision with IKE_REKEY",
+    "unable to create CHILD_SA while rekeying IKE_SA",
+    "peer initiated rekeying, but a child is half-open",
+];
+
+/// What happened.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// How long traffic ran.
+    pub time: Duration,
+    /// Each way of each tunnel.
+    pub answers: Vec<(String, Answers)>,
+    /// Rekeys of IKE SAs in charon's log.
+    pub ike_rekeys: usize,
+    /// Rekeys of Child SAs in charon's log.
+    pub child_rekeys: usize,
+    /// How often charon's log has each line of a collision.
+    pub collisions: Vec<(&'static str, usize)>,
+    /// Pairs of rekeys that were begun at the same moment.
+    pub pairs: usize,
+    /// Retransmissions of charon's and of ours.
+    pub retransmissions: (usize, u64),
+    /// Packets that our side dropped, by reason.
+    pub drops: String,
+}
+
+impl Report {
+    /// Requests sent in all.
+    pub fn sent(&self) -> u32 {
+        self.answers.iter().map(|(_, answers)| answers.sent).sum()
+    }
+
+    /// Requests that were not answered.
+    pub fn lost(&self) -> u32 {
+        self.answers.iter().map(|(_, answers)| answers.lost()).sum()
+    }
+
+    /// An error when a request was lost or came twice, or when a kind of crossing never happened.
+    pub fn check(&self) -> Result<()> {
+        let twice: u32 = self.answers.iter().map(|(_, a)| a.duplicates + a.damaged).sum();
+        ensure!(self.lost() == 0 && twice == 0, "pings were lost or damaged:\n{self}");
+        let happened = self.collisions.iter().all(|(_, count)| *count > 0);
+        ensure!(happened, "a kind of crossing did not happen:\n{self}");
+        Ok(())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} s, {TUNNELS} tunnels, lifetimes {LIFETIME} s: {} pings, {} lost; {} IKE rekeys, {} Child \
+             rekeys, {} pairs begun at the same moment; {} and {} retransmissions (charon, ours); our drops: {}",
+            self.time.as_secs(),
+            self.sent(),
+            self.lost(),
+            self.ike_rekeys,
+            self.child_rekeys,
+            self.pairs,
+            self.retransmissions.0,
+            self.retransmissions.1,
+            self.drops,
+        )?;
+        for (kind, count) in &self.collisions {
+            writeln!(f, "  charon: {kind}: {count}")?;
+        }
+        for (way, answers) in &self.answers {
+            writeln!(f, "  {way}: {}", summary(answers))?;
+        }
+        Ok(())
+    }
+}
+
+struct Soak {
+    names: Vec<String>,
+    world: World,
+    charon: Charon,
+    ours: Ours,
+}
+
+/// Runs for `time`. `progress` gets a line now and then.
+pub fn run(time: Duration, mut progress: impl FnMut(&str)) -> Result<Report> {
+    let soak = Soak::start()?;
+    soak.await_one_each()?;
+    let pings = soak.ping()?;
+    let start = Instant::now();
+    let (mut pairs, mut said) = (0, Instant::now());
+    while start.elapsed() < time {
+        let turn = Instant::now();
+        soak.cross(pairs)?;
+        pairs += 1;
+        if said.elapsed() > Duration::from_secs(60) {
+            said = Instant::now();
+            progress(&format!("{} s: {pairs} pairs of rekeys", start.elapsed().as_secs()));
+        }
+        std::thread::sleep(EVERY.saturating_sub(turn.elapsed()));
+    }
+    let mut report = Report { time: start.elapsed(), pairs, ..Report::default() };
+    for (way, pinging) in pings {
+        report.answers.push((way, pinging.stop()?));
+    }
+    soak.await_one_each().with_context(|| report.to_string())?;
+    soak.count(&mut report)?;
+    Ok(report)
+}
+
+impl Soak {
+    fn start() -> Result<Soak> {
+        let world = World::with_delay(DELAY)?;
+        let mut connections = Vec::new();
+        for i in 0..TUNNELS {
+            address(end(&world.swan, "wan"), format!("192.0.2.{}/24", 10 + i))?;
+            address(end(&world.swan, "lo"), Soak::inside(i))?;
+            connections.push(Soak::connection(i));
+        }
+        let charon = Charon::with(&world.swan, "", &connections)?;
+        charon.route(&["10.0.0.0/16"])?;
+        let settings = Settings {
+            kind: Kind::Vgw,
+            listen: OURS.map(str::to_owned).to_vec(),
+            networks: vec!["10.0.0.0/16".into()],
+            extra: String::new(),
+        };
+        let ours = Ours::start(&world.ours, &settings, &connections)?;
+        let names: Vec<String> = connections.into_iter().map(|c| c.name).collect();
+        for name in names.iter().step_by(2) {
+            charon.initiate(name)?;
+        }
+        Ok(Soak { names, world, charon, ours })
+    }
+
+    fn inside(i: usize) -> String {
+        format!("192.168.{i}.20")
+    }
+
+    /// Both sides rekey within the same seconds of an SA's life, so that now one and now the other
+    /// is first.
+    fn connection(i: usize) -> Connection {
+        let mut connection =
+            Connection::new(&format!("tunnel-{i}"), &format!("192.0.2.{}", 10 + i), OURS[0]);
+        connection.peer_id = format!("swan-{i}.example");
+        connection.peer_networks = format!("192.168.{i}.0/24");
+        connection.swan = "rekey_time = 14s\nrand_time = 4s\nover_time = 6s".into();
+        connection.swan_child =
+            format!("rekey_time = 14s\nrand_time = 4s\nlife_time = {LIFETIME}s");
+        let startup = if i.is_multiple_of(2) { "add" } else { "start" };
+        connection.tunnel = format!(
+            "startup_action = \"{startup}\"\nphase1_lifetime_seconds = {LIFETIME}\n\
+             phase2_lifetime_seconds = {LIFETIME}\nrekey_margin_time_seconds = 6\n\
+             rekey_fuzz_percentage = 66"
+        );
+        connection
+    }
+
+    fn ping(&self) -> Result<Vec<(String, Pinging)>> {
+        let mut pings = Vec::new();
+        for (i, name) in self.names.iter().enumerate() {
+            let swan = self.world.swan_inner(&Soak::inside(i));
+            let ours = self.world.our_inner(OURS_INSIDE);
+            for (way, from, to) in [("to us", swan, ours), ("to charon", ours, swan)] {
+                pings.push((
+                    format!("{name} {way}"),
+                    ping::start(from.host, plan(from, to, None, 10))?,
+                ));
+            }
+        }
+        Ok(pings)
+    }
+
+    /// Tells both sides at the same moment to rekey something of the same tunnel.
+    fn cross(&self, turn: usize) -> Result<()> {
+        let (what, verb) = CROSSINGS[(turn / (TUNNELS - CROSSING)) % CROSSINGS.len()];
+        let name = &self.names[CROSSING + turn % (TUNNELS - CROSSING)];
+        std::thread::scope(|scope| {
+            let charons = scope.spawn(|| self.charon.rekey(what, name));
+            self.ours.verb(name, verb)?;
+            charons.join().map_err(|_| anyhow::anyhow!("charon's rekey panicked"))?
+        })
+    }
+
+    /// Waits until each tunnel has one IKE SA and one Child SA on both sides.
+    fn await_one_each(&self) -> Result<()> {
+        wait::until("one SA pair for each tunnel", Duration::from_secs(60), || {
+            let (sas, tunnels) = (self.charon.sas()?, self.ours.tunnels()?);
+            for name in &self.names {
+                let of_name: Vec<_> = sas.iter().filter(|sa| sa.name == *name).collect();
+                let tunnel = tunnels.iter().find(|(id, _)| id == name).map(|(_, tunnel)| tunnel);
+                let (&[sa], Some(tunnel)) = (of_name.as_slice(), tunnel) else {
+                    return Ok(Err(format!("{name}: {of_name:?}, {tunnel:?}")));
+                };
+                let spi = sa.installed().map(|child| child.text("spi-out"));
+                if !tunnel.is_up() || spi != Some(tunnel.text("spi_in")) {
+                    return Ok(Err(format!("{name}: {sa:?}, {tunnel:?}")));
+                }
+            }
+            Ok(Ok(()))
+        })
+        .with_context(|| format!("our log:\n{}", self.ours.last_lines(60)))
+    }
+
+    fn count(&self, report: &mut Report) -> Result<()> {
+        let log = self.charon.log();
+        let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+        report.ike_rekeys = lines("] rekeyed between ");
+        report.child_rekeys = lines("] inbound CHILD_SA tunnel-");
+        report.collisions = COLLISIONS.map(|text| (text, lines(text))).to_vec();
+        let status = self.ours.status()?;
+        let ours = status["ike"]["retransmits"].as_u64().unwrap_or(0);
+        report.retransmissions = (lines("retransmit "), ours);
+        report.drops = status["drops"].to_string();
+        Ok(())
+    }
+}
