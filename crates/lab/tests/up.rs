@@ -110,6 +110,13 @@ fn children_of(parent: u32) -> Vec<i32> {
     numbers.filter(|pid| parent_of(*pid) == Some(parent)).collect()
 }
 
+/// A line of a process's status.
+fn field(pid: i32, name: &str) -> Option<String> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(line.trim().to_owned())
+}
+
 fn parent_of(pid: i32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
@@ -188,9 +195,15 @@ impl Running {
 }
 
 #[test]
-fn a_lab_that_stays_up_says_how_to_look_around_and_ends_with_ctrl_c() {
+fn a_lab_that_stays_up_has_daemons_with_two_capabilities_and_ends_with_ctrl_c() {
     let lab = start(up("nat").arg("--keep"), "Stop with ctrl-c", false);
-    assert!(lab.children.len() >= 2, "the two daemons run");
+    for name in ["vgw", "cgw-agent"] {
+        let has_name = |pid: &&i32| field(**pid, "Name").as_deref() == Some(name);
+        let pid = *lab.children.iter().find(has_name).unwrap_or_else(|| panic!("no {name} runs"));
+        // CAP_NET_ADMIN is number 12, CAP_NET_BIND_SERVICE number 10.
+        let capabilities = u64::from_str_radix(&field(pid, "CapEff").unwrap(), 16).unwrap();
+        assert_eq!(capabilities, 1 << 12 | 1 << 10, "{name}");
+    }
     lab.signal(Signal::SIGINT);
     let (code, _) = lab.leaves_nothing();
     assert_eq!(code, Some(0));
