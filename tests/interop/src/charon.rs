@@ -45,6 +45,10 @@ const SETTINGS: &str = "charon {
 }
 ";
 
+/// The Debian packages of the plugins.
+const PACKAGES: &str =
+    "libstrongswan-standard-plugins, libcharon-extra-plugins and libstrongswan-extra-plugins";
+
 /// A running charon. Dropping it kills it.
 #[derive(Debug)]
 pub struct Charon {
@@ -68,6 +72,11 @@ impl Charon {
             let asked = charon.swanctl(&["--version", "--daemon"]);
             Ok(asked.map(drop).map_err(|error| error.to_string()))
         })?;
+        let log = charon.log();
+        let missing = log.lines().find(|line| line.contains("failed to load"));
+        if let Some(line) = missing {
+            anyhow::bail!("charon lacks a plugin: install the Debian packages {PACKAGES}: {line}");
+        }
         Ok(charon)
     }
 
@@ -76,6 +85,11 @@ impl Charon {
         let charon = Charon::start(host, extra)?;
         charon.load(connections)?;
         Ok(charon)
+    }
+
+    /// Ends it at once, as a machine ends that loses its power.
+    pub fn kill(&mut self) {
+        self.process.kill();
     }
 
     /// Where it runs.

@@ -64,9 +64,9 @@ impl Connection {
     /// speaks ESP in UDP only.
     pub fn swanctl(&self) -> String {
         let mut text = format!(
-            "  {name} {{\n    version = 2\n    encap = yes\n    mobike = no\n    unique = replace\n    \
-             proposals = {ike}\n    local {{\n      auth = psk\n      id = {peer}\n    }}\n    \
-             remote {{\n      auth = psk\n      id = {our}\n    }}\n",
+            "  {name} {{\n    version = 2\n    encap = yes\n    unique = replace\n    \
+             proposals = {ike}\n    local {{\n      auth = psk\n      id = \"{peer}\"\n    }}\n    \
+             remote {{\n      auth = psk\n      id = \"{our}\"\n    }}\n",
             name = self.name,
             ike = self.ike,
             peer = self.peer_id,
@@ -102,7 +102,7 @@ impl Connection {
     /// Its key, for `secrets {}` of `swanctl.conf`.
     pub fn secret(&self) -> String {
         format!(
-            "  ike-{} {{\n    id-1 = {}\n    id-2 = {}\n    secret = \"{}\"\n  }}\n",
+            "  ike-{} {{\n    id-1 = \"{}\"\n    id-2 = \"{}\"\n    secret = \"{}\"\n  }}\n",
             self.name, self.peer_id, self.our_id, self.psk
         )
     }

@@ -147,6 +147,14 @@ impl Ours {
         &mut self.daemon
     }
 
+    /// SIGKILL, and starts it again with the same configuration.
+    pub fn restart(&mut self) -> Result<()> {
+        if let Some(process) = self.daemon.process() {
+            process.kill();
+        }
+        Ok(self.daemon.start()?)
+    }
+
     /// Where it runs.
     pub fn host(&self) -> &Arc<Host> {
         self.daemon.host()

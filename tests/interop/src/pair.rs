@@ -13,6 +13,9 @@ use lab::traffic::ping::{self, Answers, Pinging};
 /// The name of the connection.
 pub const NAME: &str = "vpn";
 
+/// The networks behind us, which charon's host routes into its TUN device.
+const INNER: [&str; 2] = ["10.0.0.0/16", "fd02::/64"];
+
 /// Who sends the first message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begins {
@@ -81,7 +84,7 @@ impl Pair {
     pub fn start(world: World, plan: &Plan) -> Result<Pair> {
         let charon =
             Charon::with(&world.swan, &plan.charon_settings, std::slice::from_ref(&plan.charon))?;
-        charon.route(&["10.0.0.0/16", "fd02::/64"])?;
+        charon.route(&INNER)?;
         let settings = Settings {
             kind: plan.kind,
             listen: plan.listen.to_vec(),
@@ -96,6 +99,17 @@ impl Pair {
         connection.tunnel += &format!("\nstartup_action = \"{startup}\"");
         let ours = Ours::start(&world.ours, &settings, &[connection])?;
         Ok(Pair { charon, ours, world, begins: plan.begins })
+    }
+
+    /// charon loses its power, and is there again with the same configuration.
+    pub fn restart_charon(&mut self, plan: &Plan) -> Result<()> {
+        self.charon.kill();
+        self.charon = Charon::with(
+            &self.world.swan,
+            &plan.charon_settings,
+            std::slice::from_ref(&plan.charon),
+        )?;
+        self.charon.route(&INNER)
     }
 
     /// Both in a world of their own, and the tunnel UP.

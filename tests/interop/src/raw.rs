@@ -1,5 +1,5 @@
 //! What `swanctl --raw` prints: one message a line, of `key=value`, `key=[list]` and
-//! `section {…}`, in which a value may hold spaces but no `=` and no brackets.
+//! `section {…}`, in which a value may hold spaces but no `=` and no braces.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,10 @@ impl Section {
             let after = after.strip_prefix('=')?;
             let value;
             (value, *rest) = match after.strip_prefix('[') {
-                Some(list) => list.split_once(']')?,
+                Some(list) => {
+                    let (list, rest) = list.split_at(end_of_list(list)?);
+                    (list, &rest[1..])
+                }
                 None => after.split_at(end_of_value(after)),
             };
             section.values.insert(name, value.trim().to_owned());
@@ -60,6 +63,19 @@ impl Section {
     }
 }
 
+/// A list ends at the bracket that is its own: `10.0.0.0/16[tcp/80]` may stand in it.
+fn end_of_list(text: &str) -> Option<usize> {
+    let mut open = 1;
+    text.bytes().position(|octet| {
+        match octet {
+            b'[' => open += 1,
+            b']' => open -= 1,
+            _ => {}
+        }
+        open == 0
+    })
+}
+
 /// A value ends before the word that begins the next entry, or at the end of the section.
 fn end_of_value(text: &str) -> usize {
     let Some(next) = text.find(['=', '{', '}']) else { return text.len() };
@@ -76,13 +92,13 @@ mod tests {
     #[test]
     fn sections_lists_and_values_with_spaces() {
         let line = "list-sa event {one {uniqueid=7 state=ESTABLISHED remote-id=C=CH, O=x y \
-                    child-sas {net-3 {name=net local-ts=[10.0.0.0/16 10.2.0.0/16] state=INSTALLED} }}}";
+                    child-sas {net-3 {name=net local-ts=[10.0.0.0/16[tcp/80] 10.2.0.0/16] state=INSTALLED} }}}";
         let message = Section::parse(line).unwrap();
         let ike = message.section("one").unwrap();
         assert_eq!(ike.text("state"), "ESTABLISHED");
         let (name, child) = ike.section("child-sas").unwrap().sections().next().unwrap();
         assert_eq!((name, child.text("state")), ("net-3", "INSTALLED"));
-        assert_eq!(child.text("local-ts"), "10.0.0.0/16 10.2.0.0/16");
+        assert_eq!(child.text("local-ts"), "10.0.0.0/16[tcp/80] 10.2.0.0/16");
         assert_eq!(child.text("absent"), "");
         assert_eq!(Section::parse("list-sas reply {}"), Some(Section::default()));
         assert_eq!(Section::parse("event {open {a=b"), None);

@@ -27,6 +27,13 @@ pub fn both_ways(one: Inner<'_>, other: Inner<'_>, octets: u64) -> Result<()> {
             "ping from {}: {answers:?}",
             way()
         );
+    }
+    tcp_both_ways(one, other, octets)
+}
+
+/// Moves `octets` over TCP from each to the other.
+pub fn tcp_both_ways(one: Inner<'_>, other: Inner<'_>, octets: u64) -> Result<()> {
+    for (from, to) in [(one, other), (other, one)] {
         let pair = tcp::Pair {
             client: from.host,
             source: Some(from.address),
@@ -34,7 +41,7 @@ pub fn both_ways(one: Inner<'_>, other: Inner<'_>, octets: u64) -> Result<()> {
             address: to.address,
         };
         tcp::transfer(pair, octets, 7, &Stop::new())
-            .with_context(|| format!("TCP from {}", way()))?;
+            .with_context(|| format!("TCP from {} to {}", from.address, to.address))?;
     }
     Ok(())
 }

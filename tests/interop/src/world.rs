@@ -11,8 +11,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The MTU outside.
-const MTU: u16 = 1500;
 /// The outside address of charon.
 pub const SWAN: &str = "192.0.2.2";
 /// Our outside address, and that of our tunnel 2.
@@ -48,22 +46,27 @@ pub struct World {
 impl World {
     /// Three hosts in a line, IPv4 and IPv6 outside and inside.
     pub fn new() -> Result<World> {
-        World::with_delay(Duration::ZERO)
+        World::with(1500, Duration::ZERO)
     }
 
     /// The same with a line between the router and us on which a frame is under way so long.
     pub fn with_delay(delay: Duration) -> Result<World> {
+        World::with(1500, delay)
+    }
+
+    /// The same with another MTU outside.
+    pub fn with(mtu: u16, delay: Duration) -> Result<World> {
         let mut network = Network::new();
         let swan = network.add_host("swan")?;
         let router = network.add_router("router")?;
         let ours = network.add_host("ours")?;
-        network.connect(end(&swan, "wan"), end(&router, "west"), MTU)?;
+        network.connect(end(&swan, "wan"), end(&router, "west"), mtu)?;
         let (east, wan) = (end(&router, "east"), end(&ours, "wan"));
         if delay.is_zero() {
-            network.connect(east, wan, MTU)?;
+            network.connect(east, wan, mtu)?;
         } else {
             let line = Impairment { delay, ..Impairment::default() };
-            network.connect_impaired(east, wan, MTU, &line, 1)?;
+            network.connect_impaired(east, wan, mtu, &line, 1)?;
         }
         address(end(&router, "west"), format!("{}/24", ROUTER[0]))?;
         address(end(&router, "east"), format!("{}/24", ROUTER[1]))?;

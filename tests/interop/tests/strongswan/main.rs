@@ -2,11 +2,14 @@
 //! strongswan-charon, strongswan-swanctl, libstrongswan-standard-plugins, libcharon-extra-plugins
 //! and libstrongswan-extra-plugins.
 
+mod crossing;
 mod delete;
 mod diagnosis;
+mod handshake;
+mod identity;
 mod limits;
+mod liveness;
 mod matrix;
 mod path;
 mod rekey;
 mod selectors;
-mod soak;

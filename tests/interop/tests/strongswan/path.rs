@@ -2,9 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use interop::pair::{Begins, NAME, Pair, Plan};
-use interop::world::{OURS, OURS_V6, ROUTER, SWAN_V6, World};
+use interop::traffic::tcp_both_ways;
+use interop::world::{OURS, OURS_INSIDE, OURS_V6, ROUTER, SWAN_INSIDE, SWAN_V6, World};
 use lab::capture::{Capture, Seen};
 use lab::daemon::Kind;
+use std::time::Duration;
 
 /// What a capture between the two saw, after traffic: nothing but UDP 4500, no octet in clear.
 fn only_esp_in_udp(seen: &Seen) -> Result<()> {
@@ -155,6 +157,22 @@ fn both_sides_cut_ike_messages_into_fragments() -> Result<()> {
         ] {
             pair.charon.await_line(line).with_context(|| pair.logs())?;
         }
+    }
+    Ok(())
+}
+
+/// charon's device takes 1400 octets whatever the path takes, so its outer packets are too large
+/// here: we clamp the MSS of both directions, and TCP has no black hole.
+#[test]
+fn large_transfers_over_a_path_with_an_mtu_of_1400() -> Result<()> {
+    for (kind, begins) in [(Kind::Vgw, Begins::Charon), (Kind::Agent, Begins::Ours)] {
+        let mut plan = Plan::new(kind, begins);
+        plan.our_settings = "link_mtu = 1400".into();
+        let pair = Pair::start(World::with(1400, Duration::ZERO)?, &plan)?.connect()?;
+        let (_, tunnel) = pair.await_agreed()?;
+        ensure!(tunnel.number("mtu") == 1338, "{tunnel:?}");
+        let (swan, ours) = (pair.world.swan_inner(SWAN_INSIDE), pair.world.our_inner(OURS_INSIDE));
+        tcp_both_ways(swan, ours, 4_000_000).with_context(|| pair.logs())?;
     }
     Ok(())
 }

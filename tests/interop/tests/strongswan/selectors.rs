@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use interop::connection::Connection;
 use interop::pair::{Begins, Pair, Plan};
-use interop::traffic::both_ways;
+use interop::traffic::{both_ways, tcp_both_ways};
 use interop::world::{OURS_INSIDE, OURS_INSIDE_V6, SWAN_INSIDE, SWAN_INSIDE_V6};
 use lab::daemon::Kind;
 
@@ -86,5 +86,26 @@ fn what_the_selectors_do_not_cover_is_not_carried() -> Result<()> {
     let status = pair.ours.status()?;
     let drops = status["drops"].as_object().context("drops")?;
     ensure!(drops.keys().any(|reason| reason.contains("selector")), "{drops:?}");
+    Ok(())
+}
+
+#[test]
+fn selectors_with_a_protocol_let_nothing_else_pass() -> Result<()> {
+    for (kind, begins) in [(Kind::Vgw, Begins::Charon), (Kind::Agent, Begins::Ours)] {
+        let mut plan = Plan::new(kind, begins);
+        plan.charon.peer_networks = "192.168.0.0/16[tcp]".into();
+        plan.charon.our_networks = "10.0.0.0/16[tcp]".into();
+        plan.ours.peer_networks = "192.168.0.0/16".into();
+        let pair = Pair::up(&plan)?;
+        let (sa, tunnel) = pair.await_agreed()?;
+        let child = sa.installed().context("a Child SA")?;
+        ensure!(child.text("local-ts") == "192.168.0.0/16[tcp]", "{sa:?}");
+        ensure!(tunnel.text("remote_selectors").contains("[proto 6]"), "{tunnel:?}");
+        let (swan, ours) = (pair.world.swan_inner(SWAN_INSIDE), pair.world.our_inner(OURS_INSIDE));
+        tcp_both_ways(swan, ours, 100_000).with_context(|| pair.logs())?;
+        ensure!(both_ways(ours, swan, 1000).is_err(), "a ping passed");
+        let status = pair.ours.status()?;
+        ensure!(status["drops"].to_string().contains("selector"), "{}", status["drops"]);
+    }
     Ok(())
 }
