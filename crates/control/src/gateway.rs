@@ -112,7 +112,9 @@ impl Gateway {
                 self.probe_answered(tunnel, sequence, now);
                 Command::TrafficSeen { tunnel }
             }
-            DataEvent::UnknownSpi { .. } => return,
+            DataEvent::UnknownSpi { spi, path, octets } => {
+                Command::UnknownEsp { spi, path, octets }
+            }
         };
         self.endpoint.handle_command(command, now);
         self.pump(now);

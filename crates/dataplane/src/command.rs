@@ -174,5 +174,7 @@ pub enum DataEvent {
         spi: Spi,
         /// Where it came from.
         path: Path,
+        /// Octets of the datagram.
+        octets: usize,
     },
 }

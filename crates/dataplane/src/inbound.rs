@@ -182,7 +182,10 @@ impl Inbound {
         }
         let Some(half) = self.sad.get_mut(&spi) else {
             if self.unknown_spi.allow(now) {
-                push_event(&mut self.events, DataEvent::UnknownSpi { spi, path });
+                push_event(
+                    &mut self.events,
+                    DataEvent::UnknownSpi { spi, path, octets: octets.len() },
+                );
             }
             return Err(DropReason::UnknownSpi);
         };

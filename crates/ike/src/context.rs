@@ -25,6 +25,8 @@ pub(crate) enum Effect {
     Inherit { to: u64, estate: Box<Estate> },
     /// `loser` is a redundant IKE SA: send its DELETE.
     Close(u64),
+    /// The peer seems to have lost the IKE SA: a new one is negotiated beside it.
+    Reestablish(TunnelId),
     /// An IKE SA is authenticated: its duplicates go.
     Authenticated { spi: u64, tunnel: TunnelId, initial_contact: bool },
     /// An IKE SA or an attempt ended.

@@ -138,6 +138,9 @@ impl Endpoint {
         });
         if !known {
             self.ctx.counters.unknown_spi += 1;
+            if ours == 0 && header.initiator && self.handle_invalid_spi(path, &message) {
+                return;
+            }
             return self.answer_stranger(path, &header, datagram, NotifyType::INVALID_IKE_SPI);
         }
         self.with(ours, |sa, ctx| sa.handle(path, (datagram, &message), ctx));

@@ -21,6 +21,8 @@ pub(crate) const REDUNDANT: Duration = Duration::from_secs(60);
 /// First wait before a Child SA that was refused is tried again; it doubles up to the longest.
 const CHILD_RETRY: Duration = Duration::from_secs(5);
 const CHILD_RETRY_LONGEST: Duration = Duration::from_secs(300);
+/// How long a peer must say that it does not know an IKE SA. Three transmissions of a request.
+const LOST: Duration = Duration::from_millis(1400);
 /// Wait after TEMPORARY_FAILURE, and as much again at random so that two do not meet again.
 pub(crate) const TEMPORARY: Duration = Duration::from_secs(1);
 
@@ -106,9 +108,29 @@ pub(crate) struct Established {
     pub(crate) expires_at: Instant,
     /// When an unauthenticated hint may cause a liveness exchange again.
     pub(crate) hint_after: Instant,
+    /// When the peer first said that it does not know this IKE SA.
+    unknown_since: Option<Instant>,
 }
 
 impl Established {
+    /// The peer says, in clear, that it does not know this IKE SA. It is believed when it has said
+    /// so for a while, to requests of ours, without a sign of life in between: around a rekey one
+    /// side may not know an IKE SA yet, or not any more.
+    pub(crate) fn is_lost(&mut self, link: &Link, ctx: &Context) -> bool {
+        let asking = matches!(self.pending, Some(Pending::Liveness | Pending::Child(_)));
+        if self.standing != Standing::Current || !asking {
+            return false;
+        }
+        let since = self.unknown_since.filter(|since| link.last_heard < *since);
+        let since = *self.unknown_since.insert(since.unwrap_or(ctx.now));
+        let lost = ctx.now.saturating_duration_since(since) >= LOST;
+        if lost {
+            // If nothing comes of it: from the beginning.
+            self.unknown_since = None;
+        }
+        lost
+    }
+
     pub(crate) fn new(
         peer: Arc<PeerConfig>,
         protection: Protection,
@@ -132,6 +154,7 @@ impl Established {
             established: ctx.now,
             rekey_at,
             hint_after: ctx.now,
+            unknown_since: None,
         }
     }
 

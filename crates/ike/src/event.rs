@@ -38,6 +38,16 @@ pub enum Command {
         /// The new inbound SA.
         spi: Spi,
     },
+    /// ESP arrived for an SPI that nobody knows: perhaps from before a restart of ours. Its sender
+    /// is told so, in clear, and rarely (RFC 7296 1.5).
+    UnknownEsp {
+        /// The SPI.
+        spi: Spi,
+        /// The path of the ESP datagram.
+        path: Path,
+        /// Octets of its payload: the answer is never longer.
+        octets: usize,
+    },
     /// Authenticated ESP arrived: as good as an answer to a liveness request.
     TrafficSeen {
         /// The tunnel.

@@ -1,6 +1,6 @@
 //! One IKE SA: its phase, and what a message means in it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sa::{Path, TunnelId};
 
@@ -17,6 +17,9 @@ use crate::link::Link;
 use crate::message::{ExchangeType, Message, Notify, NotifyType, Payload, parse_chain};
 use crate::sealed::{Opened, Protection};
 use crate::window::Incoming;
+
+/// Time between two hints that have consequences.
+pub(crate) const HINTS_APART: Duration = Duration::from_secs(5);
 
 /// Where an IKE SA is in its life. A phase is consumed by the message that ends it.
 #[derive(Debug)]
@@ -221,7 +224,8 @@ impl IkeSa {
     }
 
     /// Something unauthenticated about this IKE SA. It may make us ask, and nothing else
-    /// (RFC 7296 2.4, 2.21.4).
+    /// (RFC 7296 2.4, 2.21.4): whether the peer lives, and, if it says that it lost this IKE SA,
+    /// for another one beside it, which takes its place only when the peer is authenticated again.
     fn handle_hint(&mut self, message: &Message, ctx: &mut Context) {
         let error = message.payloads.iter().find_map(|p| match p {
             Payload::Notify(n) if n.kind.is_error() => Some(n.kind),
@@ -232,8 +236,7 @@ impl IkeSa {
             return;
         };
         ctx.counters.hints += 1;
-        let Self { link, phase } = self;
-        match phase {
+        match &mut self.phase {
             Phase::InitSent(s) => s.hint = Some(Hint::Notify(kind)),
             Phase::AuthSent(s) => s.hint = Some(Hint::Notify(kind)),
             Phase::Up(up) if up.standing == Standing::Closing => {
@@ -241,12 +244,23 @@ impl IkeSa {
                 up.tear_down(DownReason::Requested, false, ctx);
                 self.after(ctx);
             }
-            Phase::Up(up) if up.hint_after <= ctx.now => {
-                up.hint_after = ctx.now + up.peer.dpd.idle.max(std::time::Duration::from_secs(1));
-                up.want(Job::Liveness);
-                up.begin_next(link, ctx);
+            Phase::Up(up) => {
+                if kind == NotifyType::INVALID_IKE_SPI && up.is_lost(&self.link, ctx) {
+                    ctx.effects.push_back(Effect::Reestablish(up.peer.tunnel));
+                }
+                self.ask_whether_alive(ctx);
             }
             _ => {}
+        }
+    }
+
+    /// Because of a hint: not for each of many.
+    pub(crate) fn ask_whether_alive(&mut self, ctx: &mut Context) {
+        let Some((link, up)) = self.up_mut() else { return };
+        if up.hint_after <= ctx.now {
+            up.hint_after = ctx.now + HINTS_APART;
+            up.want(Job::Liveness);
+            up.begin_next(link, ctx);
         }
     }
 

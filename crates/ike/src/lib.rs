@@ -26,6 +26,7 @@ mod exchange;
 mod fragment;
 mod half_open;
 mod ike_sa;
+mod invalid_spi;
 mod link;
 pub mod message;
 mod nat;

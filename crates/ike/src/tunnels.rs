@@ -39,6 +39,7 @@ impl Endpoint {
             Command::RekeyIke(tunnel) => self.want(tunnel, Job::RekeyIke),
             Command::Liveness(tunnel) => self.want(tunnel, Job::Liveness),
             Command::Delete(tunnel) => self.close_tunnel(tunnel, &DownReason::Requested),
+            Command::UnknownEsp { spi, path, octets } => self.tell_invalid_spi(spi, path, octets),
             Command::InboundSeen { tunnel, spi } => self.inbound_seen(tunnel, spi),
             Command::TrafficSeen { tunnel } => {
                 self.on_current(tunnel, |link, _, ctx| link.last_heard = ctx.now);
@@ -178,6 +179,11 @@ impl Endpoint {
                         up.close(link, DownReason::Replaced, ctx);
                     }
                 }),
+                Effect::Reestablish(tunnel) => {
+                    if !self.is_negotiating(tunnel) {
+                        self.initiate(tunnel, true);
+                    }
+                }
                 Effect::Authenticated { spi, tunnel, initial_contact } => {
                     self.replace_duplicates(spi, tunnel, initial_contact);
                 }

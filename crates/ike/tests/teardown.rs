@@ -146,15 +146,64 @@ fn a_new_ike_sa_beside_the_old_one_takes_its_place() {
 }
 
 #[test]
-fn a_peer_that_forgot_us_is_asked_at_once() {
+fn a_peer_that_restarted_is_back_at_once_if_we_may_begin() {
+    for job in [Command::Liveness, Command::RekeyChild] {
+        let mut pair = Pair::up(peers(), 9);
+        let fresh = Pair::new(peers(), 78);
+        let [_, host] = fresh.hosts;
+        pair.hosts[B] = host;
+        pair.command(A, job(TUNNEL));
+        pair.run_secs(2);
+        assert!(pair.hosts[A].endpoint.counters().hints >= 1);
+        assert!(pair.hosts[B].endpoint.child_info(TUNNEL).is_some(), "it is back");
+        // The old IKE SA goes when the peer says once more that it does not know it.
+        pair.run_secs(4);
+        pair.assert_at_rest();
+        assert!(!pair.names(A).contains(&"ChildDown"), "{:?}", pair.names(A));
+        assert!(!pair.names(A).contains(&"IkeDown"), "{:?}", pair.names(A));
+    }
+}
+
+#[test]
+fn a_peer_that_restarted_learns_from_esp_and_tells_its_sender() {
     let mut pair = Pair::up(peers(), 9);
+    let spi = pair.hosts[A].outbound.as_ref().unwrap().spi;
+    let path = Path {
+        local: std::net::SocketAddr::new(common::address(B), 4500),
+        remote: std::net::SocketAddr::new(common::address(A), 4500),
+    };
+    // One that was never ours makes nobody ask; nor does one too short for an answer.
+    let sent = pair.hosts[A].sent.len();
+    for (spi, octets) in [(sa::Spi(0x7777_7777), 100), (spi, 43)] {
+        pair.command(B, Command::UnknownEsp { spi, path, octets });
+        pair.run(Duration::from_millis(200));
+    }
+    assert_eq!(pair.hosts[A].sent.len(), sent);
     let fresh = Pair::new(peers(), 78);
     let [_, host] = fresh.hosts;
     pair.hosts[B] = host;
-    pair.command(A, Command::RekeyChild(TUNNEL));
-    pair.run_secs(40);
-    assert!(pair.hosts[A].endpoint.counters().hints >= 1, "INVALID_IKE_SPI is only a hint");
-    assert!(matches!(down(&pair, A)[..], [DownReason::PeerDead(_)]));
+    pair.command(B, Command::UnknownEsp { spi, path, octets: 44 });
+    pair.run_secs(6);
+    pair.assert_at_rest();
+    assert!(!pair.names(A).contains(&"ChildDown"), "{:?}", pair.names(A));
+}
+
+#[test]
+fn a_hint_alone_takes_nothing_down() {
+    let mut pair = Pair::up(peers(), 9);
+    let before = pair.hosts[A].endpoint.ike_info(TUNNEL).unwrap().initiator_spi;
+    let spi = pair.hosts[A].outbound.as_ref().unwrap().spi;
+    let path = Path {
+        local: std::net::SocketAddr::new(common::address(B), 4500),
+        remote: std::net::SocketAddr::new(common::address(A), 4500),
+    };
+    for _ in 0..20 {
+        pair.command(B, Command::UnknownEsp { spi, path, octets: 100 });
+        pair.run_secs(1);
+    }
+    pair.assert_at_rest();
+    let after = pair.hosts[A].endpoint.ike_info(TUNNEL).unwrap().initiator_spi;
+    assert_eq!(before, after, "the peer answered that it lives");
 }
 
 #[test]
