@@ -36,6 +36,8 @@ pub struct Endpoint {
     indexed: BTreeMap<u64, Indexed>,
     pub(crate) by_tunnel: BTreeMap<TunnelId, BTreeSet<u64>>,
     deadlines: BTreeSet<(Instant, Timer, u64)>,
+    /// The initiators' SPIs of the IKE SAs that peers began and have authenticated.
+    answered: BTreeMap<u64, u64>,
 }
 
 impl Endpoint {
@@ -51,6 +53,7 @@ impl Endpoint {
             indexed: BTreeMap::new(),
             by_tunnel: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            answered: BTreeMap::new(),
         }
     }
 
@@ -168,6 +171,14 @@ impl Endpoint {
         }
         let (tunnel, deadline) = (sa.tunnel(), sa.deadline());
         let gone = matches!(sa.phase, Phase::Closed);
+        if !sa.link.initiator && (gone || sa.up().is_some()) {
+            let theirs = sa.link.spis.0;
+            if !gone {
+                self.answered.insert(theirs, spi);
+            } else if self.answered.get(&theirs) == Some(&spi) {
+                self.answered.remove(&theirs);
+            }
+        }
         if gone {
             self.sas.remove(&spi);
         }
@@ -246,6 +257,12 @@ impl Endpoint {
                     ctx.counters.outside_window += 1;
                 }
             });
+        }
+        // A late copy of the request that began an authenticated IKE SA is ignored (2.1).
+        let began = self.answered.get(&header.initiator_spi).and_then(|spi| self.sas.get(spi));
+        if began.is_some_and(|sa| sa.link.path.remote.ip() == path.remote.ip()) {
+            self.ctx.counters.outside_window += 1;
+            return;
         }
         let (nonce, cookie) = init_parts(message);
         let now = self.ctx.now;

@@ -35,6 +35,9 @@ pub(crate) enum Standing {
     Awaiting,
     /// Another took its place; a DELETE of one side ends it.
     Replaced,
+    /// The peer authenticated anew beside it. Its Child SAs carry the tunnel until the peer shows
+    /// that it has the new ones: our answer may be lost.
+    Displaced,
     /// We are closing it.
     Closing,
     /// It is over. `answer`: it still answers what comes again.
@@ -298,6 +301,7 @@ impl Established {
         let others = self.children.iter().any(|c| c.inbound != inbound && !c.is_waiting());
         let Some(child) = self.child(inbound).filter(|c| c.is_waiting()) else { return };
         child.install_outbound(ctx);
+        ctx.effects.push_back(Effect::Switched(tunnel));
         let info = child.info.clone();
         ctx.events.push_back(if others {
             Event::ChildRekeyed { tunnel, info }
@@ -375,7 +379,7 @@ impl Established {
 
     /// Ends the IKE SA and everything under it at once.
     pub(crate) fn tear_down(&mut self, reason: DownReason, answer: bool, ctx: &mut Context) {
-        let silent = matches!(self.standing, Standing::Replaced | Standing::Closing);
+        let silent = self.is_replaced() || self.standing == Standing::Closing;
         self.drop_children(ctx, &reason);
         self.abandon_pending(ctx);
         self.standing = Standing::Ended { answer };
@@ -390,7 +394,7 @@ impl Established {
             return;
         }
         self.drop_children(ctx, &reason);
-        let silent = self.standing == Standing::Replaced;
+        let silent = self.is_replaced();
         self.standing = Standing::Closing;
         self.expires_at = ctx.now + REDUNDANT;
         self.want(Job::DeleteIke);
@@ -402,16 +406,30 @@ impl Established {
 
     fn drop_children(&mut self, ctx: &mut Context, reason: &DownReason) {
         let tunnel = self.peer.tunnel;
-        let had = !self.children.is_empty();
-        for child in std::mem::take(&mut self.children) {
-            if !child.is_waiting() {
-                ctx.events.push_back(Event::RemoveOutbound { tunnel, spi: child.outbound });
+        let children = std::mem::take(&mut self.children);
+        let had = !children.is_empty();
+        if self.is_replaced() && had {
+            // The successor takes over before the old half goes, and what is under way arrives.
+            children.iter().for_each(|child| ctx.retire_inbound(tunnel, child.inbound));
+            let sending = children.iter().filter(|child| !child.is_waiting());
+            let outbound = sending.map(|child| child.outbound).collect();
+            ctx.effects.push_back(Effect::Leave { tunnel, outbound });
+        } else {
+            for child in children {
+                if !child.is_waiting() {
+                    ctx.events.push_back(Event::RemoveOutbound { tunnel, spi: child.outbound });
+                }
+                ctx.remove_inbound(tunnel, child.inbound);
             }
-            ctx.remove_inbound(tunnel, child.inbound);
         }
         if had {
             ctx.effects.push_back(Effect::ChildGone { tunnel, reason: reason.clone() });
         }
+    }
+
+    /// Whether another IKE SA holds the tunnel now.
+    fn is_replaced(&self) -> bool {
+        matches!(self.standing, Standing::Replaced | Standing::Displaced)
     }
 
     /// The exchange in flight will never be answered.

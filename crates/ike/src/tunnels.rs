@@ -187,6 +187,13 @@ impl Endpoint {
                 Effect::Authenticated { spi, tunnel, initial_contact } => {
                     self.replace_duplicates(spi, tunnel, initial_contact);
                 }
+                Effect::Switched(tunnel) => self.end_displaced(tunnel),
+                Effect::Leave { tunnel, outbound } => {
+                    self.switch_current(tunnel);
+                    let events = outbound.into_iter();
+                    let events = events.map(|spi| Event::RemoveOutbound { tunnel, spi });
+                    self.ctx.events.extend(events);
+                }
                 Effect::Ended { tunnel, reason } => {
                     let held = self
                         .of(tunnel)
@@ -227,7 +234,8 @@ impl Endpoint {
     ///
     /// If both sides began at the same time, both see both, and the lowest of the four nonces
     /// says which one goes, as for rekeys; whoever began that one deletes it. Otherwise the new
-    /// one stays: the peer restarted, or was told to begin anew.
+    /// one stays: the peer restarted, or was told to begin anew. Its Child SA is used at once if
+    /// we began it, or if there is nothing else to use.
     fn replace_duplicates(&mut self, new: u64, tunnel: TunnelId, initial_contact: bool) {
         let Some(contact) = self.contact(new) else { return };
         for old in self.of(tunnel).into_iter().filter(|spi| *spi != new) {
@@ -239,7 +247,7 @@ impl Endpoint {
                 continue;
             };
             if !cross(&contact, &other) {
-                self.replace(old, initial_contact);
+                self.replace(old, contact.ours, initial_contact);
                 continue;
             }
             let (mine, theirs) = if contact.ours { (&contact, &other) } else { (&other, &contact) };
@@ -247,15 +255,43 @@ impl Endpoint {
             let loser = if mine_goes == contact.ours { new } else { old };
             self.retire(loser, mine_goes);
         }
+        let displaced = self.of(tunnel).iter().any(|spi| self.is_displaced(*spi));
+        if contact.ours || !displaced {
+            self.switch_current(tunnel);
+        }
         self.with(new, |sa, ctx| {
-            let Some((link, up)) = sa.up_mut() else { return };
-            if up.standing == Standing::Current {
-                if let Some(spi) = up.live().map(|c| c.inbound) {
-                    up.switch_to(spi, ctx);
-                }
+            if let Some((link, up)) = sa.up_mut().filter(|(_, up)| up.standing == Standing::Current)
+            {
                 up.begin_next(link, ctx);
             }
         });
+    }
+
+    /// The tunnel sends on the Child SA of its IKE SA.
+    fn switch_current(&mut self, tunnel: TunnelId) {
+        self.on_current(tunnel, |_, up, ctx| {
+            if let Some(spi) = up.live().map(|c| c.inbound) {
+                up.switch_to(spi, ctx);
+            }
+        });
+    }
+
+    fn is_displaced(&self, spi: u64) -> bool {
+        let up = self.sas.get(&spi).and_then(IkeSa::up);
+        up.is_some_and(|up| up.standing == Standing::Displaced)
+    }
+
+    /// The peer uses its new IKE SA: the old one is deleted, if the peer has not done it yet.
+    fn end_displaced(&mut self, tunnel: TunnelId) {
+        let mut displaced = self.of(tunnel);
+        displaced.retain(|spi| self.is_displaced(*spi));
+        for spi in displaced {
+            self.with(spi, |sa, ctx| {
+                if let Some((link, up)) = sa.up_mut() {
+                    up.close(link, DownReason::Replaced, ctx);
+                }
+            });
+        }
     }
 
     fn contact(&self, spi: u64) -> Option<Contact> {
@@ -265,15 +301,19 @@ impl Endpoint {
     }
 
     /// An old IKE SA of a peer that is here anew. With INITIAL_CONTACT the peer has forgotten it;
-    /// without, it is told.
-    fn replace(&mut self, old: u64, initial_contact: bool) {
+    /// without, it is told: at once if the new one is ours and so known to stand on both sides,
+    /// else when the peer shows that it has it.
+    fn replace(&mut self, old: u64, ours: bool, initial_contact: bool) {
         self.with(old, |sa, ctx| {
-            if let Some((link, up)) = sa.up_mut() {
-                if initial_contact {
-                    up.tear_down(DownReason::Replaced, false, ctx);
-                } else {
-                    up.close(link, DownReason::Replaced, ctx);
-                }
+            let Some((link, up)) = sa.up_mut() else { return };
+            if initial_contact {
+                up.tear_down(DownReason::Replaced, false, ctx);
+            } else if ours {
+                up.standing = Standing::Replaced;
+                up.close(link, DownReason::Replaced, ctx);
+            } else {
+                up.standing = Standing::Displaced;
+                up.expires_at = up.expires_at.min(ctx.now + REDUNDANT);
             }
             sa.after(ctx);
         });

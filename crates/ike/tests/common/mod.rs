@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use ike::suite::{EspProposals, IkeProposals};
@@ -12,7 +14,7 @@ use ike::{
     Command, Endpoint, EndpointConfig, Event, Identity, PeerConfig, Transmit, TransmitPayload,
 };
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rand_chacha::rand_core::{CryptoRng, RngCore, SeedableRng};
 use sa::{InboundSa, OutboundSa, Path, Secret, SelectorSet, Spi, TunnelId};
 
 pub const TUNNEL: TunnelId = TunnelId(1);
@@ -29,6 +31,8 @@ pub struct Host {
     /// Whether a NAT stands before it, and its mappings: inner socket to outer port.
     pub nat: Option<BTreeMap<SocketAddr, u16>>,
     pub sent: Vec<Transmit>,
+    pub first_octet: Arc<AtomicU16>,
+    seen: BTreeSet<Spi>,
 }
 
 struct InTransit {
@@ -38,6 +42,53 @@ struct InTransit {
     path: Path,
     octets: Vec<u8>,
 }
+
+/// What happens to one datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    Lose,
+    /// It comes again, this much later.
+    Again(Duration),
+    /// It comes this much later, after others that were sent later.
+    Late(Duration),
+}
+
+/// An inner packet under way.
+struct Packet {
+    at: Instant,
+    to: usize,
+    spi: Spi,
+}
+
+/// Randomness whose nonces can be forced: the first octet of everything of 32 octets.
+#[derive(Clone)]
+pub struct Forced {
+    rng: ChaCha8Rng,
+    first: Arc<AtomicU16>,
+}
+
+const FREE: u16 = 256;
+
+impl RngCore for Forced {
+    fn next_u32(&mut self) -> u32 {
+        self.rng.next_u32()
+    }
+    fn next_u64(&mut self) -> u64 {
+        self.rng.next_u64()
+    }
+    fn fill_bytes(&mut self, dest: &mut [u8]) {
+        self.rng.fill_bytes(dest);
+        if let (32, Ok(first)) = (dest.len(), u8::try_from(self.first.load(Ordering::Relaxed))) {
+            dest[0] = first;
+        }
+    }
+    fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), rand_core::Error> {
+        self.fill_bytes(dest);
+        Ok(())
+    }
+}
+
+impl CryptoRng for Forced {}
 
 /// See the module.
 pub struct Pair {
@@ -58,6 +109,19 @@ pub struct Pair {
     /// Keep everything that is sent in flight until `release`.
     pub hold: bool,
     pub delivered: Vec<(usize, Path, Vec<u8>)>,
+    /// What happens to the datagram with this number; see [`Self::fault`].
+    faults: BTreeMap<usize, Fault>,
+    /// Datagrams sent since the count began.
+    pub count: usize,
+    /// Both hosts send inner packets all the time.
+    pub busy: bool,
+    /// How long an inner packet is under way.
+    pub packet_delay: Duration,
+    packets: Vec<Packet>,
+    next_packets: Instant,
+    /// Inner packets that arrived, and those that did not or could not be sent.
+    pub passed: usize,
+    pub lost: Vec<String>,
 }
 
 pub fn address(host: usize) -> std::net::IpAddr {
@@ -115,7 +179,9 @@ impl Pair {
         let hosts = peers.map(|peer| {
             let me = index;
             index += 1;
-            let rng = Box::new(ChaCha8Rng::seed_from_u64(seed * 2 + me as u64));
+            let first_octet = Arc::new(AtomicU16::new(FREE));
+            let rng = ChaCha8Rng::seed_from_u64(seed * 2 + me as u64);
+            let rng = Box::new(Forced { rng, first: Arc::clone(&first_octet) });
             let mut endpoint = Endpoint::new(configs[me].clone(), rng, start);
             endpoint.add_peer(peer);
             Host {
@@ -126,6 +192,8 @@ impl Pair {
                 outbound: None,
                 nat: None,
                 sent: Vec::new(),
+                first_octet,
+                seen: BTreeSet::new(),
             }
         });
         Self {
@@ -142,7 +210,39 @@ impl Pair {
             deaf: [false; 2],
             hold: false,
             delivered: Vec::new(),
+            faults: BTreeMap::new(),
+            count: 0,
+            busy: false,
+            packet_delay: Duration::from_millis(10),
+            packets: Vec::new(),
+            next_packets: start,
+            passed: 0,
+            lost: Vec::new(),
         }
+    }
+
+    /// From now on, datagrams are counted from zero, and these have a fault.
+    pub fn fault(&mut self, faults: impl IntoIterator<Item = (usize, Fault)>) {
+        self.faults = faults.into_iter().collect();
+        self.count = 0;
+    }
+
+    /// Nonces of this host begin with `octet` from now on.
+    pub fn nonce(&mut self, host: usize, octet: u8) {
+        self.hosts[host].first_octet.store(octet.into(), Ordering::Relaxed);
+    }
+
+    /// Lets inner packets flow both ways from now on.
+    pub fn begin_traffic(&mut self) {
+        self.busy = true;
+        self.next_packets = self.now;
+    }
+
+    /// Puts a NAT with port forwarding before a host.
+    pub fn forward(&mut self, host: usize) {
+        let ports = [500, 4500];
+        let inner = ports.map(|port| (SocketAddr::new(address(host), port), port));
+        self.hosts[host].nat = Some(inner.into());
     }
 
     /// Puts a NAT before a host; its peer must accept any address then.
@@ -260,13 +360,22 @@ impl Pair {
         if self.chance(self.loss) || self.deaf[other] {
             return;
         }
-        let copies = if self.chance(self.duplicates) { 2 } else { 1 };
-        for _ in 0..copies {
+        let fault = self.faults.get(&self.count).copied();
+        self.count += 1;
+        let mut extra = vec![Duration::ZERO];
+        match fault {
+            Some(Fault::Lose) => return,
+            Some(Fault::Again(after)) => extra.push(after),
+            Some(Fault::Late(after)) => extra = vec![after],
+            None if self.chance(self.duplicates) => extra.push(Duration::ZERO),
+            None => {}
+        }
+        for after in extra {
             let spread = self.jitter.as_micros() as u64;
             let extra = if spread == 0 { 0 } else { self.rng.next_u64() % spread };
             self.order += 1;
             self.wire.push_back(InTransit {
-                at: self.now + self.delay + Duration::from_micros(extra),
+                at: self.now + self.delay + after + Duration::from_micros(extra),
                 order: self.order,
                 to: other,
                 path: Path { local: to, remote: from },
@@ -288,12 +397,19 @@ impl Pair {
                 .min_by_key(|(_, p)| (p.at, p.order))
                 .map(|(i, p)| (p.at, i))
         };
-        let next = [timers[A], timers[B], packet.map(|(at, _)| at)].into_iter().flatten().min();
+        let inner = self
+            .busy
+            .then(|| self.packets.iter().map(|p| p.at).fold(self.next_packets, Instant::min));
+        let next =
+            [timers[A], timers[B], packet.map(|(at, _)| at), inner].into_iter().flatten().min();
         let Some(next) = next.filter(|at| *at <= until) else {
             self.now = self.now.max(until);
             return false;
         };
         self.now = self.now.max(next);
+        if inner.is_some_and(|at| at <= self.now) {
+            self.move_packets();
+        }
         if let Some((_, i)) = packet.filter(|(at, _)| *at == next) {
             let packet = self.wire.remove(i).unwrap();
             self.delivered.push((packet.to, packet.path, packet.octets.clone()));
@@ -308,6 +424,60 @@ impl Pair {
             }
         }
         true
+    }
+
+    /// Inner packets that are due arrive, and each host sends one.
+    fn move_packets(&mut self) {
+        let due = self.packets.extract_if(.., |p| p.at <= self.now).collect::<Vec<_>>();
+        for packet in due {
+            let host = &mut self.hosts[packet.to];
+            if !host.inbound.contains_key(&packet.spi) {
+                let at = self.now.duration_since(self.start);
+                self.lost.push(format!("to {}: {} at {at:?}", packet.to, packet.spi));
+                continue;
+            }
+            self.passed += 1;
+            if host.seen.insert(packet.spi) {
+                let (tunnel, spi) = (TUNNEL, packet.spi);
+                self.command(packet.to, Command::InboundSeen { tunnel, spi });
+            }
+        }
+        if self.next_packets > self.now {
+            return;
+        }
+        self.next_packets = self.now + Duration::from_millis(50);
+        for from in [A, B] {
+            match &self.hosts[from].outbound {
+                Some(sa) => {
+                    let at = self.now + self.packet_delay;
+                    self.packets.push(Packet { at, to: 1 - from, spi: sa.spi });
+                }
+                None => self.lost.push(format!("{from} has nothing to send with")),
+            }
+        }
+    }
+
+    /// Whatever is sent on now must be received now.
+    pub fn assert_nothing_can_be_lost(&self) {
+        for from in [A, B] {
+            let Some(sa) = &self.hosts[from].outbound else { continue };
+            let inbound = &self.hosts[1 - from].inbound;
+            assert!(inbound.contains_key(&sa.spi), "{from} sends on {}, unknown there", sa.spi);
+        }
+    }
+
+    /// What is on the wire, in the order in which it was sent: receiver, exchange type, and
+    /// whether it is a response.
+    pub fn wire(&self) -> Vec<(usize, u8, bool)> {
+        self.wire.iter().map(|p| (p.to, p.octets[18], p.octets[19] & 0x20 != 0)).collect()
+    }
+
+    /// Delivers the datagram at this place of [`Self::wire`].
+    pub fn deliver(&mut self, at: usize) {
+        let packet = self.wire.remove(at).unwrap();
+        self.delivered.push((packet.to, packet.path, packet.octets.clone()));
+        self.hosts[packet.to].endpoint.handle_datagram(packet.path, &packet.octets, self.now);
+        self.drain(packet.to);
     }
 
     /// Lets time pass.
