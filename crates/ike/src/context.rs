@@ -17,6 +17,10 @@ use crate::ike_sa::IkeSa;
 /// Octets of a nonce: half the largest PRF key and more (RFC 7296 2.10).
 const NONCE: usize = 32;
 
+/// Inbound SAs of one tunnel that may be in their grace time at once: a peer that rekeys without
+/// end fills no table.
+const GRACE_PER_TUNNEL: usize = 8;
+
 /// What an IKE SA asks of the endpoint because other IKE SAs are concerned. `u64` is our SPI.
 pub(crate) enum Effect {
     /// A new IKE SA exists: the product of an IKE rekey.
@@ -53,6 +57,8 @@ pub(crate) struct Context {
     esp_spis: BTreeSet<Spi>,
     /// Inbound SAs that still receive after their DELETE.
     grace: BTreeSet<(Instant, TunnelId, Spi)>,
+    /// IKE SAs of the tunnel whose message is being handled.
+    pub(crate) siblings: usize,
     /// Replies and events that strangers may still cause in the present second.
     strangers: (Option<Instant>, u32),
 }
@@ -70,6 +76,7 @@ impl Context {
             effects: VecDeque::new(),
             esp_spis: BTreeSet::new(),
             grace: BTreeSet::new(),
+            siblings: 0,
             strangers: (None, 0),
         }
     }
@@ -108,6 +115,13 @@ impl Context {
 
     /// Ends an inbound SA after the grace time, for packets under way.
     pub(crate) fn retire_inbound(&mut self, tunnel: TunnelId, spi: Spi) {
+        let of_tunnel = self.grace.iter().filter(|(_, of, _)| *of == tunnel);
+        let (count, oldest) =
+            of_tunnel.fold((0, None), |(n, first), e| (n + 1, first.or(Some(*e))));
+        if let Some(entry) = oldest.filter(|_| count >= GRACE_PER_TUNNEL) {
+            self.grace.remove(&entry);
+            self.remove_inbound(entry.1, entry.2);
+        }
         self.grace.insert((self.now + self.config.inbound_grace, tunnel, spi));
     }
 

@@ -108,6 +108,8 @@ pub enum Diagnosis {
     RefusedForNow,
     /// The peer answered with another error.
     Refused(NotifyType),
+    /// The tunnel has no pre-shared key.
+    NoKey,
     /// No tunnel of ours is for a peer at this address.
     UnknownPeer,
     /// The peer broke the protocol.
@@ -206,6 +208,7 @@ impl fmt::Display for Diagnosis {
                 "the peer refuses for now (TEMPORARY_FAILURE): was the tunnel taken down there?",
             ),
             Self::Refused(kind) => write!(f, "the peer answered {kind:?}"),
+            Self::NoKey => f.write_str("no pre-shared key is configured for this tunnel"),
             Self::UnknownPeer => f.write_str("no tunnel is configured for a peer at this address"),
             Self::Protocol(what) => write!(f, "the peer broke the protocol: {what}"),
         }

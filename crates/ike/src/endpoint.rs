@@ -8,9 +8,10 @@ use std::time::Instant;
 use sa::{Path, TunnelId};
 
 use crate::config::{EndpointConfig, IkeRng, PeerConfig};
-use crate::context::Context;
+use crate::context::{Context, Effect};
 use crate::cookie::Cookies;
 use crate::counters::Counters;
+use crate::diagnosis::Diagnosis;
 use crate::event::{ChildInfo, DownReason, Event, IkeInfo, Timer, Transmit};
 use crate::exchange::ike_sa_init;
 use crate::exchange::ike_sa_init_responder::{self as init, Outcome};
@@ -21,6 +22,9 @@ use crate::message::{
     ExchangeType, HEADER_LEN, Header, Message, Notify, NotifyType, ParseError, Payload,
     parse_message,
 };
+
+/// The largest IKE_SA_INIT request that we read: a half-open IKE SA keeps it, since AUTH covers it.
+const MAX_INIT: usize = 8192;
 
 /// The tunnel of an IKE SA, and when it is due.
 type Indexed = (Option<TunnelId>, Option<(Instant, Timer)>);
@@ -146,6 +150,9 @@ impl Endpoint {
             }
             return self.answer_stranger(path, &header, datagram, NotifyType::INVALID_IKE_SPI);
         }
+        let tunnel = self.indexed.get(&ours).and_then(|(tunnel, _)| *tunnel);
+        let siblings = tunnel.and_then(|tunnel| self.by_tunnel.get(&tunnel));
+        self.ctx.siblings = siblings.map_or(0, BTreeSet::len);
         self.with(ours, |sa, ctx| sa.handle(path, (datagram, &message), ctx));
         self.settle();
     }
@@ -230,6 +237,11 @@ impl Endpoint {
         } else {
             self.ctx.config.nat_t_port
         };
+        if peer.psk.is_empty() {
+            self.ctx.failed(Some(tunnel), remote, Diagnosis::NoKey);
+            self.ctx.effects.push_back(Effect::Ended { tunnel, reason: DownReason::Failed });
+            return;
+        }
         let any: IpAddr = match remote {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -244,7 +256,8 @@ impl Endpoint {
     /// A request for a new IKE SA: limits, COOKIE, then the exchange.
     fn handle_init(&mut self, path: Path, datagram: &[u8], message: &Message) {
         let header = &message.header;
-        if header.message_id != 0 || message.encrypted.is_some() {
+        let too_large = datagram.len() > MAX_INIT;
+        if header.message_id != 0 || message.encrypted.is_some() || too_large {
             self.ctx.counters.malformed += 1;
             return;
         }

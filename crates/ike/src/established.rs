@@ -136,11 +136,12 @@ impl Established {
 
     pub(crate) fn new(
         peer: Arc<PeerConfig>,
-        protection: Protection,
+        mut protection: Protection,
         remote_id: Identity,
         contact: Contact,
         ctx: &mut Context,
     ) -> Self {
+        protection.trust();
         let rekey_at = ctx.rekey_at(peer.ike_lifetime, &peer);
         Self {
             expires_at: ctx.now + peer.ike_lifetime,

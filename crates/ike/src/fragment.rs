@@ -4,6 +4,8 @@
 pub(crate) const MAX_FRAGMENTS: u16 = 64;
 /// The most octets of one message in pieces.
 const MAX_OCTETS: usize = 65_536;
+/// The same before the peer is authenticated: an IKE_AUTH with pre-shared keys has a tenth of it.
+const STRANGER_OCTETS: usize = 16_384;
 
 /// The pieces of the one message that is being put together. Pieces are authenticated one by one
 /// before they come here, so a stranger can neither fill it nor spoil it.
@@ -15,9 +17,15 @@ pub(crate) struct Reassembly {
     inner: u8,
     octets: usize,
     pieces: Vec<Option<Vec<u8>>>,
+    trusted: bool,
 }
 
 impl Reassembly {
+    /// The peer is authenticated.
+    pub(crate) fn trust(&mut self) {
+        self.trusted = true;
+    }
+
     /// Adds one decrypted piece; the whole chain with the type of its first payload once all are
     /// there. A piece of another message, or with a larger total (RFC 7383 2.6), begins anew.
     pub(crate) fn add(
@@ -32,12 +40,14 @@ impl Reassembly {
         }
         if (self.id, self.response) != (id, response) || total > self.total {
             let pieces = vec![None; usize::from(total)];
-            *self = Self { id, response, total, pieces, ..Self::default() };
+            let trusted = self.trusted;
+            *self = Self { id, response, total, pieces, trusted, ..Self::default() };
         } else if total < self.total {
             return None;
         }
         let slot = self.pieces.get_mut(usize::from(number - 1))?;
-        if slot.is_some() || self.octets + piece.len() > MAX_OCTETS {
+        let limit = if self.trusted { MAX_OCTETS } else { STRANGER_OCTETS };
+        if slot.is_some() || self.octets + piece.len() > limit {
             return None;
         }
         self.octets += piece.len();
@@ -48,7 +58,8 @@ impl Reassembly {
         if self.pieces.iter().any(Option::is_none) {
             return None;
         }
-        let whole = std::mem::take(self);
+        let fresh = Self { trusted: self.trusted, ..Self::default() };
+        let whole = std::mem::replace(self, fresh);
         Some((whole.inner, whole.pieces.into_iter().flatten().flatten().collect()))
     }
 }
@@ -85,7 +96,10 @@ mod tests {
         for bad in [(0, 1), (2, 1), (1, MAX_FRAGMENTS + 1), (u16::MAX, u16::MAX)] {
             assert_eq!(all.add(m, bad, 41, vec![1]), None, "{bad:?}");
         }
-        assert_eq!(all.add(m, (1, 2), 41, vec![0; MAX_OCTETS]), None);
-        assert_eq!(all.add(m, (2, 2), 0, vec![0]), None, "one octet too many");
+        for (trusted, limit) in [(false, STRANGER_OCTETS), (true, MAX_OCTETS)] {
+            let mut all = Reassembly { trusted, ..Reassembly::default() };
+            assert_eq!(all.add(m, (1, 2), 41, vec![0; limit]), None);
+            assert_eq!(all.add(m, (2, 2), 0, vec![0]), None, "one octet too many");
+        }
     }
 }

@@ -50,6 +50,11 @@ impl Protection {
         Some(Self { suite, d: keys.d.clone(), p, seal, open, reassembly })
     }
 
+    /// The peer is authenticated: its messages may be larger.
+    pub(crate) fn trust(&mut self) {
+        self.reassembly.trust();
+    }
+
     /// The PRF.
     pub(crate) fn prf(&self) -> Hash {
         self.suite.prf

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use sa::{Spi, TunnelId};
 
+use crate::child_sa::ChildSa;
 use crate::collision::ours_is_redundant;
 use crate::context::Effect;
 use crate::endpoint::Endpoint;
@@ -301,14 +302,14 @@ impl Endpoint {
     }
 
     /// An old IKE SA of a peer that is here anew. With INITIAL_CONTACT the peer has forgotten it;
-    /// without, it is told: at once if the new one is ours and so known to stand on both sides,
-    /// else when the peer shows that it has it.
+    /// without, it is told: at once if the new one is ours and so known to stand on both sides, or
+    /// if we do not send on the old one; else when the peer shows that it has the new one.
     fn replace(&mut self, old: u64, ours: bool, initial_contact: bool) {
         self.with(old, |sa, ctx| {
             let Some((link, up)) = sa.up_mut() else { return };
             if initial_contact {
                 up.tear_down(DownReason::Replaced, false, ctx);
-            } else if ours {
+            } else if ours || up.children.iter().all(ChildSa::is_waiting) {
                 up.standing = Standing::Replaced;
                 up.close(link, DownReason::Replaced, ctx);
             } else {

@@ -3,6 +3,8 @@
 //! of perfect forward secrecy), nothing left out. One test for each group, so that they run beside
 //! each other.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
+
 mod common;
 
 use common::{A, B, Pair, TUNNEL, peers};

@@ -1,6 +1,8 @@
 //! Every exchange, from every start and behind every NAT, with each of its messages lost, doubled
 //! or late, while inner packets flow.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
+
 mod common;
 
 use std::time::Duration;

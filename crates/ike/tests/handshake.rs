@@ -234,3 +234,30 @@ fn the_tunnel_is_chosen_by_identity_and_key() {
     pair.assert_at_rest();
     assert!(pair.hosts[B].events.iter().all(|e| !matches!(e, Event::Failed { .. })));
 }
+
+#[test]
+fn host_names_do_not_differ_by_case_and_other_identities_do() {
+    for (ours, expected, same) in [
+        ("GW.Example", "gw.example", true),
+        ("ops@GW.example", "ops@gw.EXAMPLE", true),
+        ("Ops@gw.example", "ops@gw.example", false),
+        ("keyid:aa", "keyid:ab", false),
+        ("gw.example", "gw.example.", false),
+    ] {
+        let mut config = peers();
+        config[A].local_id = ours.parse().unwrap();
+        config[B].remote_id = Some(expected.parse().unwrap());
+        let mut pair = Pair::new(config, 1);
+        pair.command(A, Command::Initiate(TUNNEL));
+        pair.run_secs(2);
+        assert_eq!(pair.hosts[B].outbound.is_some(), same, "{ours} {expected}");
+        // And asked for by the initiator in the other direction.
+        let mut config = peers();
+        config[B].local_id = ours.parse().unwrap();
+        config[A].remote_id = Some(expected.parse().unwrap());
+        let mut pair = Pair::new(config, 1);
+        pair.command(A, Command::Initiate(TUNNEL));
+        pair.run_secs(2);
+        assert_eq!(pair.hosts[A].outbound.is_some(), same, "{ours} {expected}");
+    }
+}

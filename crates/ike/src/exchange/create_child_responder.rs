@@ -14,6 +14,9 @@ use crate::exchange::rekey_ike;
 use crate::link::Link;
 use crate::message::{Notify, NotifyType, Payload, ProtocolId};
 
+/// The most Child SAs of one IKE SA: a tunnel has one, and some more while rekeys are under way.
+const MAX_CHILDREN: usize = 6;
+
 /// The payloads of the answer.
 pub(crate) fn process_request(
     up: &mut Established,
@@ -48,6 +51,9 @@ pub(crate) fn process_request(
             None => Notify::new(kind, Vec::new()),
         };
         return vec![Payload::Notify(notify)];
+    }
+    if up.children.len() >= MAX_CHILDREN {
+        return vec![Payload::notify(NotifyType::NO_ADDITIONAL_SAS, Vec::new())];
     }
     match establish(up, link, parts, ctx) {
         Ok((new, payloads)) => {

@@ -119,7 +119,9 @@ impl AuthSent {
                 None => Diagnosis::Protocol("IKE_AUTH answered without IDr or AUTH".into()),
             });
         };
-        if let Some(expected) = self.peer.remote_id.as_ref().filter(|expected| *expected != id) {
+        if let Some(expected) =
+            self.peer.remote_id.as_ref().filter(|expected| !expected.matches(id))
+        {
             return Err(Diagnosis::Identity {
                 whose: Whose::Theirs,
                 ours: expected.to_string(),
@@ -253,7 +255,7 @@ impl AuthWait {
         let all = candidates(&ctx.peers, path);
         let only = (all.len() == 1).then(|| all.first().map(|p| p.tunnel)).flatten();
         let known: Vec<_> =
-            all.iter().filter(|p| p.remote_id.as_ref().is_none_or(|r| r == id)).collect();
+            all.iter().filter(|p| p.remote_id.as_ref().is_none_or(|r| r.matches(id))).collect();
         if known.is_empty() {
             let mut expected: Vec<String> =
                 all.iter().filter_map(|p| p.remote_id.as_ref()).map(ToString::to_string).collect();
@@ -266,7 +268,7 @@ impl AuthWait {
         }
         let asked: Vec<_> = known
             .iter()
-            .filter(|p| parts.idr.as_ref().is_none_or(|asked| *asked == p.local_id))
+            .filter(|p| parts.idr.as_ref().is_none_or(|asked| asked.matches(&p.local_id)))
             .collect();
         let Some(first) = asked.first() else {
             let whose = Whose::Ours;
@@ -278,9 +280,11 @@ impl AuthWait {
         let knows_key = |peer: &PeerConfig| {
             let expected =
                 psk_auth(p.prf(), &peer.psk, &p.p.0, &self.request, &self.nr, &id.emit());
-            parts.auth.as_ref().is_some_and(|(method, auth)| {
-                *method == SHARED_KEY && bool::from(expected.expose().ct_eq(auth))
-            })
+            // A tunnel without a key is one that nobody can have.
+            !peer.psk.is_empty()
+                && parts.auth.as_ref().is_some_and(|(method, auth)| {
+                    *method == SHARED_KEY && bool::from(expected.expose().ct_eq(auth))
+                })
         };
         let tunnel = (asked.len() == 1).then_some(first.tunnel);
         let ours = first.local_id.clone();

@@ -17,6 +17,9 @@ use crate::suite::{ChosenIke, KeGroup};
 /// How often one exchange may begin anew because of INVALID_KE_PAYLOAD.
 const MAX_RESTARTS: u8 = 3;
 
+/// The most IKE SAs of one tunnel: replaced ones whose DELETE is still to come are among them.
+const MAX_SIBLINGS: usize = 8;
+
 /// Our request is out.
 #[derive(Debug)]
 pub(crate) struct Started {
@@ -202,7 +205,10 @@ pub(crate) fn process_request(
     parts: &Parts,
     ctx: &mut Context,
 ) -> Vec<Payload> {
-    let decision = verdict(up.place(), up.ours(), Theirs::RekeyIke);
+    let mut decision = verdict(up.place(), up.ours(), Theirs::RekeyIke);
+    if ctx.siblings >= MAX_SIBLINGS {
+        decision = Verdict::Refuse(NotifyType::TEMPORARY_FAILURE);
+    }
     if let Verdict::Refuse(kind) = decision {
         ctx.counters.temporary_failures += 1;
         return vec![Payload::notify(kind, Vec::new())];

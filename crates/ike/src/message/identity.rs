@@ -67,6 +67,25 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// Whether this is the same identity as `other`: host names, also those of mail addresses, do
+    /// not differ by case (RFC 4343, RFC 5321 2.4); everything else does. AUTH covers the octets
+    /// that were sent, so that no case is lost there.
+    #[must_use]
+    pub fn matches(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Fqdn(a), Self::Fqdn(b)) => a.eq_ignore_ascii_case(b),
+            (Self::Rfc822(a), Self::Rfc822(b)) => match (a.rsplit_once('@'), b.rsplit_once('@')) {
+                (Some((user_a, host_a)), Some((user_b, host_b))) => {
+                    user_a == user_b && host_a.eq_ignore_ascii_case(host_b)
+                }
+                _ => a == b,
+            },
+            _ => self == other,
+        }
+    }
+}
+
 impl From<IpAddr> for Identity {
     fn from(address: IpAddr) -> Self {
         match address {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod rogue;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -279,6 +281,9 @@ impl Pair {
         while let Some(event) = self.hosts[me].endpoint.poll_event() {
             let host = &mut self.hosts[me];
             match &event {
+                Event::InstallInbound(sa) if sa.tunnel != TUNNEL => {}
+                Event::InstallOutbound(sa) if sa.tunnel != TUNNEL => {}
+                Event::RemoveInbound { tunnel, .. } if *tunnel != TUNNEL => {}
                 Event::InstallInbound(sa) => {
                     assert!(host.inbound.insert(sa.spi, sa.clone()).is_none(), "SPI twice");
                 }
