@@ -66,18 +66,26 @@ impl Charon {
             .env("LEAK_DETECTIVE_DISABLE", "1");
         let mut charon = Charon { host: host.clone(), process: host.spawn(program)? };
         wait::until("charon's control socket", LIMIT, || {
+            charon.check_plugins()?;
             if let Some(status) = charon.process.ended() {
                 anyhow::bail!("charon ended by itself ({status}):\n{}", charon.last_lines(20));
             }
             let asked = charon.swanctl(&["--version", "--daemon"]);
             Ok(asked.map(drop).map_err(|error| error.to_string()))
         })?;
-        let log = charon.log();
-        let missing = log.lines().find(|line| line.contains("failed to load"));
-        if let Some(line) = missing {
-            anyhow::bail!("charon lacks a plugin: install the Debian packages {PACKAGES}: {line}");
-        }
+        charon.check_plugins()?;
         Ok(charon)
+    }
+
+    fn check_plugins(&self) -> Result<()> {
+        match self.log().lines().find(|line| line.contains("failed to load -")) {
+            None => Ok(()),
+            Some(line) => {
+                anyhow::bail!(
+                    "charon lacks a plugin: install the Debian packages {PACKAGES}: {line}"
+                )
+            }
+        }
     }
 
     /// Starts it with connections.

@@ -13,6 +13,11 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What stands before our identity in tunnel 2 of `vgw`: charon chooses its key by identities.
+pub const SECOND_PREFIX: &str = "second.";
+/// The key of every tunnel 2.
+pub const SECOND_KEY: &str = "the.key_of_tunnel_2";
+
 /// One of our daemons in a host of the lab.
 #[derive(Debug)]
 pub struct Ours {
@@ -90,7 +95,9 @@ impl Settings {
             let _ = match self.kind {
                 Kind::Vgw => {
                     let at = self.listen.get(tunnel).map_or("192.0.2.254", String::as_str);
-                    write!(text, "outside_address = \"{at}\"\nidentity = \"{}\"\n", c.our_id)
+                    let prefix = if tunnel == 0 { "" } else { SECOND_PREFIX };
+                    let id = format!("{prefix}{}", c.our_id);
+                    write!(text, "outside_address = \"{at}\"\nidentity = \"{id}\"\n")
                 }
                 // Nobody is at the address of tunnel 2, which waits for it.
                 Kind::Agent if tunnel == 0 => write!(
@@ -113,8 +120,7 @@ impl Settings {
             secret: false,
         }];
         for (number, connection) in connections.iter().enumerate() {
-            for (tunnel, key) in [connection.psk.as_str(), "the.key_of_tunnel_2"].iter().enumerate()
-            {
+            for (tunnel, key) in [connection.psk.as_str(), SECOND_KEY].iter().enumerate() {
                 let path = format!("{FOLDER}/psk-{number}-{tunnel}");
                 files.push(File { path, text: format!("{key}\n"), secret: true });
             }
@@ -196,6 +202,21 @@ impl Ours {
             Ok(if wanted(&tunnel) { Ok(tunnel) } else { Err(format!("{tunnel:?}")) })
         })
         .with_context(|| format!("our log:\n{}", self.last_lines(30)))
+    }
+
+    /// Waits until a tunnel of a connection carries its traffic, and every other one is as wanted.
+    pub fn await_active(&self, name: &str, number: usize, others_up: bool) -> Result<()> {
+        wait::until(&format!("ours: tunnel {number} of {name} active"), LIMIT, || {
+            let status = self.status()?;
+            let connections = status["connections"].as_array().context("connections")?;
+            let found = connections.iter().find(|c| c["id"] == name).context("the connection")?;
+            let tunnels = found["tunnels"].as_array().context("tunnels")?;
+            let right = tunnels.iter().enumerate().all(|(i, t)| {
+                let here = i + 1 == number;
+                t["active"] == here && (t["state"] == "UP") == (here || others_up)
+            });
+            Ok(if right { Ok(()) } else { Err(found.to_string()) })
+        })
     }
 
     /// Waits until tunnel 1 is UP.

@@ -202,6 +202,14 @@ impl BothWays {
     }
 }
 
+impl BothWays {
+    /// Stops, and says in one line what was lost.
+    pub fn summary(self) -> Result<String> {
+        let (to_us, to_charon) = (self.to_us.stop()?, self.to_charon.stop()?);
+        Ok(format!("to us: {}; to charon: {}", summary(&to_us), summary(&to_charon)))
+    }
+}
+
 /// One line of what came back.
 pub fn summary(answers: &Answers) -> String {
     format!(

@@ -64,6 +64,10 @@ pub struct Report {
     pub retransmissions: (usize, u64),
     /// Packets that our side dropped, by reason.
     pub drops: String,
+    /// What went wrong beside the pings, and when.
+    pub trouble: Vec<String>,
+    /// charon's log and ours.
+    pub logs: [String; 2],
 }
 
 impl Report {
@@ -81,6 +85,7 @@ impl Report {
     pub fn check(&self) -> Result<()> {
         let twice: u32 = self.answers.iter().map(|(_, a)| a.duplicates + a.damaged).sum();
         ensure!(self.lost() == 0 && twice == 0, "pings were lost or damaged:\n{self}");
+        ensure!(self.trouble.is_empty(), "{self}");
         let happened = self.collisions.iter().all(|(_, count)| *count > 0);
         ensure!(happened, "a kind of crossing did not happen:\n{self}");
         Ok(())
@@ -109,6 +114,9 @@ impl fmt::Display for Report {
         for (way, answers) in &self.answers {
             writeln!(f, "  {way}: {}", summary(answers))?;
         }
+        for trouble in &self.trouble {
+            writeln!(f, "  {trouble}")?;
+        }
         Ok(())
     }
 }
@@ -126,22 +134,31 @@ pub fn run(time: Duration, mut progress: impl FnMut(&str)) -> Result<Report> {
     soak.await_one_each()?;
     let pings = soak.ping()?;
     let start = Instant::now();
-    let (mut pairs, mut said) = (0, Instant::now());
+    let (mut pairs, mut said, mut report) = (0, Instant::now(), Report::default());
     while start.elapsed() < time {
         let turn = Instant::now();
-        soak.cross(pairs)?;
+        if let Err(error) = soak.cross(pairs) {
+            let at = start.elapsed().as_secs_f32();
+            report.trouble.push(format!("after {at:.1} s: {error}; {}", soak.state()));
+        }
         pairs += 1;
         if said.elapsed() > Duration::from_secs(60) {
             said = Instant::now();
-            progress(&format!("{} s: {pairs} pairs of rekeys", start.elapsed().as_secs()));
+            let troubles = report.trouble.len();
+            progress(&format!(
+                "{} s: {pairs} pairs of rekeys, {troubles} troubles",
+                start.elapsed().as_secs()
+            ));
         }
         std::thread::sleep(EVERY.saturating_sub(turn.elapsed()));
     }
-    let mut report = Report { time: start.elapsed(), pairs, ..Report::default() };
+    (report.time, report.pairs) = (start.elapsed(), pairs);
     for (way, pinging) in pings {
         report.answers.push((way, pinging.stop()?));
     }
-    soak.await_one_each().with_context(|| report.to_string())?;
+    if let Err(error) = soak.await_one_each() {
+        report.trouble.push(format!("at the end: {error:#}"));
+    }
     soak.count(&mut report)?;
     Ok(report)
 }
@@ -240,6 +257,12 @@ impl Soak {
         .with_context(|| format!("our log:\n{}", self.ours.last_lines(60)))
     }
 
+    /// All SAs of both sides, for what went wrong.
+    fn state(&self) -> String {
+        let (sas, tunnels) = (self.charon.sas(), self.ours.tunnels());
+        format!("charon: {sas:?}; ours: {tunnels:?}")
+    }
+
     fn count(&self, report: &mut Report) -> Result<()> {
         let log = self.charon.log();
         let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
@@ -250,6 +273,7 @@ impl Soak {
         let ours = status["ike"]["retransmits"].as_u64().unwrap_or(0);
         report.retransmissions = (lines("retransmit "), ours);
         report.drops = status["drops"].to_string();
+        report.logs = [log, self.ours.last_lines(usize::MAX)];
         Ok(())
     }
 }

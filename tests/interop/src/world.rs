@@ -113,6 +113,12 @@ impl World {
     pub fn nat_before_swan(&self) -> Result<()> {
         Ok(nat::masquerade(end(&self.router, "east"), ip(SWAN))?)
     }
+
+    /// The NAT before us, or before charon, restarts and forgets its translations.
+    pub fn forget_nat(&self, ours: bool) -> Result<()> {
+        let interface = if ours { "west" } else { "east" };
+        Ok(nat::forget(end(&self.router, interface), ip(if ours { SWAN } else { OURS[0] }))?)
+    }
 }
 
 /// An address that is written in the source.

@@ -5,6 +5,7 @@
 mod crossing;
 mod delete;
 mod diagnosis;
+mod duplicates;
 mod handshake;
 mod identity;
 mod limits;

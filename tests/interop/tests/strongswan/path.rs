@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use interop::pair::{Begins, NAME, Pair, Plan};
 use interop::traffic::tcp_both_ways;
+use interop::wait::{self, LIMIT};
 use interop::world::{OURS, OURS_INSIDE, OURS_V6, ROUTER, SWAN_INSIDE, SWAN_V6, World};
 use lab::capture::{Capture, Seen};
 use lab::daemon::Kind;
@@ -175,4 +176,57 @@ fn large_transfers_over_a_path_with_an_mtu_of_1400() -> Result<()> {
         tcp_both_ways(swan, ours, 4_000_000).with_context(|| pair.logs())?;
     }
     Ok(())
+}
+
+/// Both sides ask often enough whether the other is there, because charon takes a new address from
+/// IKE messages only.
+fn a_nat_forgets(kind: Kind, begins: Begins) -> Result<()> {
+    let world = World::new()?;
+    let mut plan = Plan::new(kind, begins);
+    plan.charon.swan = "dpd_delay = 1s".into();
+    plan.ours.tunnel = "dpd_timeout_seconds = 9".into();
+    match begins {
+        Begins::Ours => {
+            world.nat_before_ours()?;
+            plan.charon.our_address = String::new();
+        }
+        Begins::Charon => {
+            world.nat_before_swan()?;
+            plan.ours.peer_address = String::new();
+        }
+    }
+    let pair = Pair::start(world, &plan)?.connect()?;
+    pair.traffic()?;
+    let port = || -> Result<String> {
+        let (sa, tunnel) = pair.await_agreed()?;
+        Ok(match begins {
+            Begins::Ours => sa.ike.text("remote-port").to_owned(),
+            Begins::Charon => tunnel.text("peer").to_owned(),
+        })
+    };
+    let ike = || -> Result<String> { Ok(pair.await_agreed()?.0.ike.text("initiator-spi").into()) };
+    let (before, spi) = (port()?, ike()?);
+    let pinging = pair.ping()?;
+    pinging.more(10)?;
+    pair.world.forget_nat(begins == Begins::Ours)?;
+    wait::until("the new port", LIMIT, || {
+        let now = port()?;
+        Ok(if now != before { Ok(()) } else { Err(now) })
+    })
+    .with_context(|| pair.logs())?;
+    pinging.more(50).with_context(|| pair.logs())?;
+    println!("{kind:?} and charon, {begins:?} behind a NAT that forgot: {}", pinging.summary()?);
+    // libipsec cannot move a Child SA to another address: charon rekeys it.
+    ensure!(ike()? == spi, "another IKE SA than before:\n{}", pair.logs());
+    pair.traffic()
+}
+
+#[test]
+fn the_nat_before_charon_forgets_and_the_tunnel_stays() -> Result<()> {
+    a_nat_forgets(Kind::Vgw, Begins::Charon)
+}
+
+#[test]
+fn the_nat_before_us_forgets_and_the_tunnel_stays() -> Result<()> {
+    a_nat_forgets(Kind::Agent, Begins::Ours)
 }
