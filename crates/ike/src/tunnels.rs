@@ -331,7 +331,8 @@ impl Endpoint {
                 // Its Child SA still receives: the peer may use it until it knows.
                 let spis: Vec<Spi> = up.children.iter().map(|c| c.inbound).collect();
                 spis.into_iter().for_each(|spi| up.replaced(spi, ctx));
-                up.expires_at = ctx.now + REDUNDANT;
+                // A peer that knows no rule for this keeps both: then we delete it.
+                up.expires_at = ctx.now + ctx.config.outbound_switch;
             }
         });
     }
