@@ -3,7 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use interop::pair::{Begins, NAME, Pair, Plan};
 use interop::wait::{self, LIMIT};
+use interop::world::World;
 use lab::daemon::Kind;
+use std::time::Duration;
 
 /// Rekeys of each kind by each side.
 const ROUNDS: usize = 2;
@@ -73,4 +75,28 @@ fn vgw_and_charon_rekey_what_charon_began_and_no_ping_is_lost() -> Result<()> {
 #[test]
 fn the_agent_and_charon_rekey_what_the_agent_began_and_no_ping_is_lost() -> Result<()> {
     rekeys(Kind::Agent, Begins::Ours)
+}
+
+/// charon authenticates anew every few seconds, with the new IKE SA beside the old one. Our answer
+/// ends the old one; what was under way on it still arrives.
+#[test]
+fn charon_authenticates_anew_and_no_ping_is_lost() -> Result<()> {
+    let mut plan = Plan::new(Kind::Vgw, Begins::Charon);
+    plan.charon_settings = "make_before_break = yes".into();
+    plan.charon.swan = "reauth_time = 4s\nrekey_time = 0\nrand_time = 0\nover_time = 60s".into();
+    let pair = Pair::start(World::with_delay(Duration::from_millis(25))?, &plan)?.connect()?;
+    let pinging = pair.ping()?;
+    let mut seen = vec![spis(&pair)?];
+    let story = "three authentications more";
+    wait::until(story, LIMIT, || {
+        let now = spis(&pair)?;
+        if seen.last() != Some(&now) {
+            seen.push(now);
+        }
+        Ok(if seen.len() > 3 { Ok(()) } else { Err(format!("{seen:?}")) })
+    })
+    .with_context(|| pair.logs())?;
+    pinging.more(50)?;
+    pinging.none_lost().with_context(|| pair.logs())?;
+    pair.traffic()
 }
