@@ -4,6 +4,8 @@
 // One command line for both sides; a package of its own would hold nothing else.
 #[path = "../../gateway/src/command.rs"]
 mod command;
+#[path = "../../gateway/src/wireguard.rs"]
+mod wireguard;
 
 use std::process::ExitCode;
 
@@ -14,7 +16,7 @@ use control::config::Role;
 #[command(
     name = "cgw-agent",
     version,
-    about = "A customer gateway: IKEv2 and ESP in UDP from a site to its cloud VPC",
+    about = "A customer gateway: IKEv2 with ESP in UDP, or WireGuard, from a site to its cloud VPC",
     after_help = "Examples:
   cgw-agent check --config /etc/cgw-agent/cgw-agent.toml
   cgw-agent run --config /etc/cgw-agent/cgw-agent.toml

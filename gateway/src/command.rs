@@ -12,6 +12,8 @@ use control::{Request, TunnelVerb};
 use runtime::RunError;
 use runtime::client::{Response, ask};
 
+use crate::wireguard::{self, WireGuardCommand};
+
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Bring the tunnels up and carry their traffic, until SIGTERM or SIGINT
@@ -31,11 +33,13 @@ pub(crate) enum Command {
     },
     /// Read the configuration again; tunnels that did not change are not touched
     Reload(File),
+    #[command(flatten)]
+    WireGuard(WireGuardCommand),
     /// Take one tunnel down or up, or rekey it
     Tunnel {
         /// The connection's id
         connection: String,
-        /// Which of its two tunnels
+        /// Which of its two tunnels; 1 for a WireGuard connection
         #[arg(value_parser = clap::value_parser!(u8).range(1..=2))]
         number: u8,
         /// What to do
@@ -49,7 +53,7 @@ pub(crate) enum Command {
 pub(crate) struct File {
     /// The configuration
     #[arg(long = "config", value_name = "FILE")]
-    config: PathBuf,
+    pub(crate) config: PathBuf,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -91,6 +95,7 @@ fn dispatch(role: Role, command: Command) -> anyhow::Result<()> {
         Command::Run(file) => Ok(runtime::run(role, &file.config)?),
         Command::Check(file) => check(role, &file.config),
         Command::Status { file, json, watch } => status(role, &file.config, json, watch),
+        Command::WireGuard(command) => wireguard::dispatch(role, command),
         Command::Reload(file) => done(role, &file.config, &Request::Reload),
         Command::Tunnel { connection, number, verb, file } => {
             let request = Request::Tunnel { connection, number, verb: verb.into() };
@@ -101,15 +106,15 @@ fn dispatch(role: Role, command: Command) -> anyhow::Result<()> {
 
 fn check(role: Role, path: &Path) -> anyhow::Result<()> {
     let (config, _) = runtime::load(role, path)?;
-    let tunnels = config.connections.len() * 2;
+    let connections = config.connections.len() + config.wireguard.len();
+    let tunnels = config.connections.len() * 2 + config.wireguard.len();
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "{}: fine: {} `{}`, {} connections, {tunnels} tunnels, all keys readable by their owner only",
+        "{}: fine: {} `{}`, {connections} connections, {tunnels} tunnels, all keys readable by their owner only",
         path.display(),
         role.name(),
         config.id,
-        config.connections.len(),
     )?;
     for tunnel in config.connections.iter().flat_map(|c| &c.tunnels) {
         let any = || "any address".to_owned();
@@ -121,6 +126,11 @@ fn check(role: Role, path: &Path) -> anyhow::Result<()> {
             "{}: {} with {remote_id} at {peer}, inside {} and {}",
             tunnel.name, tunnel.local_id, tunnel.inside_v4.0, tunnel.inside_v4.1
         )?;
+    }
+    for connection in &config.wireguard {
+        let peer = connection.endpoint.map_or_else(|| "any address".into(), |a| a.to_string());
+        let key = connection.peer_public_key;
+        writeln!(out, "{}: WireGuard with {key} at {peer}", connection.id)?;
     }
     Ok(())
 }

@@ -42,9 +42,11 @@ impl Gateway {
             routes.extend(connection.routes.iter().map(|p| Route { prefix: *p, target }));
             routes.extend(inside_routes(connection));
         }
+        routes.extend(self.peer_routes());
         self.actions.push_back(Action::Outbound(OutboundCommand::SetRoutes(routes)));
-        let mtus: BTreeSet<u16> =
-            self.tunnels.values().filter_map(|tunnel| self.mtu(tunnel)).collect();
+        self.actions.push_back(Action::Inbound(InboundCommand::SetSources(self.sources())));
+        let ipsec = self.tunnels.values().filter_map(|tunnel| self.mtu(tunnel));
+        let mtus: BTreeSet<u16> = ipsec.chain(self.peer_mtus()).collect();
         if let Some(largest) = mtus.last() {
             self.actions.push_back(Action::SetTunMtu(*largest));
         }
@@ -79,7 +81,7 @@ fn better(
 }
 
 /// The peer's inside addresses go through their own tunnel, whichever is active.
-fn inside_routes(connection: &Connection) -> impl Iterator<Item = Route> {
+pub(crate) fn inside_routes(connection: &Connection) -> impl Iterator<Item = Route> {
     connection.tunnels.iter().flat_map(|tunnel| {
         let target = RouteTarget::Tunnel(tunnel.id);
         let v4 = IpNet::from(IpAddr::from(tunnel.inside_v4.1));

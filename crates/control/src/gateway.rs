@@ -13,6 +13,7 @@ use crate::failover::link_mtu;
 use crate::probe::Prober;
 use crate::status::{ConnectionStatus, Status, ike_counters};
 use crate::tunnel::TunnelState;
+use crate::wireguard::Peers;
 use crate::{Action, Interface, Severity, TunnelVerb};
 
 /// How often traffic counters are looked at and held-back decisions are made.
@@ -29,8 +30,9 @@ pub struct Gateway {
     pub(crate) active: Vec<Option<TunnelId>>,
     /// The number of the next tunnel that a reload adds.
     pub(crate) next_id: u32,
-    inbound: Arc<Counters>,
-    outbound: Arc<Counters>,
+    pub(crate) wireguard: Peers,
+    pub(crate) inbound: Arc<Counters>,
+    pub(crate) outbound: Arc<Counters>,
     pub(crate) actions: VecDeque<Action>,
     next_tick: Instant,
     stop_at: Option<Instant>,
@@ -38,7 +40,8 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Begins: tunnels that we initiate are initiated. `secrets` holds a key for each tunnel;
+    /// Begins: tunnels that we initiate are initiated. `secrets` holds a key for each tunnel, and for
+    /// each WireGuard connection our private key, followed by the pre-shared key if there is one;
     /// `ike_port` and `nat_t_port` are the ports as they are bound.
     #[must_use]
     pub fn new(
@@ -49,11 +52,13 @@ impl Gateway {
         counters: (Arc<Counters>, Arc<Counters>),
         now: Instant,
     ) -> Self {
+        let ids = config.connections.len() * 2 + config.wireguard.len();
         let mut gateway = Self {
+            wireguard: Peers::new(endpoint.nat_t_port, now),
             endpoint: Endpoint::new(endpoint, rng, now),
             tunnels: BTreeMap::new(),
             active: vec![None; config.connections.len()],
-            next_id: u32::try_from(config.connections.len() * 2).unwrap_or(u32::MAX),
+            next_id: u32::try_from(ids).unwrap_or(u32::MAX),
             inbound: counters.0,
             outbound: counters.1,
             actions: VecDeque::new(),
@@ -77,6 +82,7 @@ impl Gateway {
         for id in begin {
             gateway.endpoint.handle_command(Command::Initiate(id), now);
         }
+        gateway.set_wireguard(gateway.config.wireguard.clone(), &secrets, now);
         gateway.install_routes();
         gateway.pump(now);
         gateway
@@ -91,6 +97,11 @@ impl Gateway {
                 interface.addresses.push((tunnel.inside_v4.0.into(), 30));
                 interface.addresses.extend(tunnel.inside_v6.map(|(own, _)| (own.into(), 126)));
             }
+            interface.routes.extend(&connection.routes);
+        }
+        for connection in &config.wireguard {
+            let inside = connection.inside_addresses.iter();
+            interface.addresses.extend(inside.map(|net| (net.addr(), net.prefix_len())));
             interface.routes.extend(&connection.routes);
         }
         interface
@@ -127,6 +138,7 @@ impl Gateway {
             self.next_tick = now + TICK;
             self.observe_traffic(now);
         }
+        self.tick_wireguard(now);
         let due: Vec<TunnelId> = self
             .tunnels
             .iter_mut()
@@ -162,6 +174,9 @@ impl Gateway {
         verb: TunnelVerb,
         now: Instant,
     ) -> Result<(), String> {
+        if let Some(result) = self.handle_peer(connection, number, verb, now) {
+            return result;
+        }
         let id = self.find(connection, number)?;
         if let Some(tunnel) = self.tunnels.get_mut(&id) {
             let command = match verb {
@@ -189,7 +204,9 @@ impl Gateway {
 
     fn find(&self, connection: &str, number: u8) -> Result<TunnelId, String> {
         let Some(found) = self.config.connections.iter().find(|c| c.id == connection) else {
-            let known: Vec<&str> = self.config.connections.iter().map(|c| c.id.as_str()).collect();
+            let ipsec = self.config.connections.iter().map(|c| c.id.as_str());
+            let wireguard = self.config.wireguard.iter().map(|c| c.id.as_str());
+            let known: Vec<&str> = ipsec.chain(wireguard).collect();
             return Err(format!("no connection `{connection}`; there is {}", known.join(", ")));
         };
         let index = usize::from(number).checked_sub(1);
@@ -221,7 +238,9 @@ impl Gateway {
         let probes = self.tunnels.values().filter_map(|t| t.prober.as_ref()?.deadline());
         let ike = self.endpoint.poll_timeout().map(|(at, _)| at);
         let stop = self.stop_at.filter(|_| !self.stopped);
-        retries.chain(probes).chain(ike).chain(stop).fold(self.next_tick, Instant::min)
+        let wireguard = self.wireguard.poll_timeout().filter(|_| !self.stopped);
+        let all = retries.chain(probes).chain(ike).chain(stop).chain(wireguard);
+        all.fold(self.next_tick, Instant::min)
     }
 
     /// The status document.
@@ -231,6 +250,7 @@ impl Gateway {
         let connections = connections
             .map(|(connection, active)| ConnectionStatus {
                 id: connection.id.clone(),
+                kind: "ipsec".into(),
                 tunnels: connection
                     .tunnels
                     .iter()
@@ -248,6 +268,7 @@ impl Gateway {
                     })
                     .collect(),
             })
+            .chain(self.peer_statuses(now))
             .collect();
         let drops = DropReason::ALL.iter().map(|reason| {
             let count = self.inbound.dropped(*reason) + self.outbound.dropped(*reason);

@@ -1,7 +1,7 @@
 //! Policy without input or output: the configuration of both daemons, which tunnels should exist,
 //! and which of them carries the traffic.
 //!
-//! [`gateway::Gateway`] owns the IKE endpoint and turns what happens into [`Action`]s, which the
+//! [`gateway::Gateway`] owns the IKE endpoint and the WireGuard peers and turns what happens into [`Action`]s, which the
 //! runtime carries out in order. The crate reads no file, clock or socket: the runtime brings the
 //! text of a configuration, reads the key files that it names, and brings the time.
 #![forbid(unsafe_code)]
@@ -15,7 +15,10 @@ mod probe;
 mod reload;
 pub mod status;
 mod tunnel;
+mod wireguard;
 
 pub use action::{Action, Interface, Request, Severity, TunnelVerb};
 pub use gateway::Gateway;
+pub use wireguard::PRIVATE_KEY;
+
 pub use status::{ConnectionStatus, Status, TunnelStatus};

@@ -76,6 +76,7 @@ impl Gateway {
                 self.link_mtu_changed(id);
             }
         }
+        self.learn_peer_mtu(path.remote, mtu, now);
         self.pump(now);
     }
 

@@ -27,6 +27,7 @@ impl Gateway {
     ) -> Result<String, String> {
         self.refuse_what_needs_a_restart(&config)?;
         let secrets = self.renumber(&mut config, secrets);
+        let wireguard = config.wireguard.clone();
         let old_active: BTreeMap<String, Option<TunnelId>> = self
             .config
             .connections
@@ -66,6 +67,9 @@ impl Gateway {
                 kept += 1;
             }
         }
+        let [new, other, gone, same] = self.set_wireguard(wireguard, &secrets, now);
+        (added, changed, kept) = (added + new, changed + other, kept + same);
+        let removed = removed + gone;
         self.choose(now);
         self.install_routes();
         self.actions.push_back(Action::Interface(Self::interface(&self.config)));
@@ -112,6 +116,17 @@ impl Gateway {
                 TunnelId(fresh)
             });
             out.insert(tunnel.id, secret);
+        }
+        let known: BTreeMap<&str, TunnelId> =
+            self.wireguard.states.iter().map(|(id, s)| (s.config.id.as_str(), *id)).collect();
+        for connection in &mut config.wireguard {
+            let secret = secrets.remove(&connection.tunnel).unwrap_or_default();
+            connection.tunnel = known.get(connection.id.as_str()).copied().unwrap_or_else(|| {
+                let fresh = self.next_id;
+                self.next_id = self.next_id.saturating_add(1);
+                TunnelId(fresh)
+            });
+            out.insert(connection.tunnel, secret);
         }
         out
     }

@@ -31,7 +31,10 @@ pub struct Status {
 pub struct ConnectionStatus {
     /// Its id.
     pub id: String,
-    /// Tunnel 1 and tunnel 2.
+    /// `ipsec` or `wireguard`.
+    #[serde(default)]
+    pub kind: String,
+    /// Tunnel 1 and tunnel 2; the one of a WireGuard connection.
     pub tunnels: Vec<TunnelStatus>,
 }
 
@@ -54,7 +57,7 @@ pub struct TunnelStatus {
     /// The peer's outer address and port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
-    /// The peer's identity.
+    /// The peer's identity; with WireGuard its public key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_identity: Option<String>,
     /// Where a NAT is: `local`, `remote`, `both` or `none`.
@@ -100,6 +103,9 @@ pub struct TunnelStatus {
     /// Seconds since its last rekey of either SA, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_rekey_seconds: Option<u64>,
+    /// Seconds since the last WireGuard handshake, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_handshake_seconds: Option<u64>,
     /// Inner packets received.
     pub packets_in: u64,
     /// Octets of inner packets received.
@@ -126,14 +132,18 @@ impl Status {
         for connection in &self.connections {
             for (tunnel, number) in connection.tunnels.iter().zip(1..) {
                 let role = if tunnel.active { "active" } else { "standby" };
-                let _ = write!(
-                    out,
-                    "{} tunnel {number}: {} {role} for {} s",
-                    connection.id, tunnel.state, tunnel.since_seconds
-                );
+                let _ = if connection.kind == "wireguard" {
+                    write!(out, "{} wireguard: {}", connection.id, tunnel.state)
+                } else {
+                    write!(out, "{} tunnel {number}: {} {role}", connection.id, tunnel.state)
+                };
+                let _ = write!(out, " for {} s", tunnel.since_seconds);
                 let parts = [&tunnel.peer, &tunnel.ike_suite, &tunnel.esp_suite];
                 for part in parts.into_iter().flatten() {
                     let _ = write!(out, ", {part}");
+                }
+                if let Some(age) = tunnel.last_handshake_seconds {
+                    let _ = write!(out, ", handshake {age} s ago");
                 }
                 let _ = write!(
                     out,

@@ -10,6 +10,7 @@ mod daemon;
 mod device;
 mod driver;
 mod error;
+pub mod keys;
 mod load;
 mod log;
 mod planes;

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use control::config::key::parse_secret;
 use control::config::{Config, Role};
 use sa::{Secret, TunnelId};
 use zeroize::Zeroizing;
@@ -16,7 +17,8 @@ use crate::RunError;
 const LONGEST_KEY_FILE: u64 = 4096;
 
 /// Reads and checks a configuration and every key file that it names, each relative to the
-/// configuration's folder.
+/// configuration's folder. The secret of a WireGuard connection is our private key, followed by the
+/// pre-shared key if there is one.
 ///
 /// # Errors
 /// [`RunError::Config`]: the first thing that is wrong, in one line.
@@ -29,16 +31,34 @@ pub fn load(role: Role, file: &Path) -> Result<(Config, BTreeMap<TunnelId, Secre
     let mut secrets = BTreeMap::new();
     for tunnel in config.connections.iter().flat_map(|c| &c.tunnels) {
         let path = folder.join(&tunnel.pre_shared_key_file);
-        let key = read_key(&path).map_err(|why| {
+        let key = read_key(&path, check_key).map_err(|why| {
             let path = path.display();
             RunError::Config(format!("{name}: {}: pre_shared_key_file {path}: {why}", tunnel.name))
         })?;
         secrets.insert(tunnel.id, key);
     }
+    for connection in &config.wireguard {
+        let read = |key: &str, file: &str| {
+            let path = folder.join(file);
+            read_key(&path, parse_secret).map_err(|why| {
+                let path = path.display();
+                RunError::Config(format!("{name}: {}: {key} {path}: {why}", connection.id))
+            })
+        };
+        let private = read("private_key_file", &connection.private_key_file)?;
+        let preshared = connection.preshared_key_file.as_ref();
+        let preshared = preshared.map(|file| read("preshared_key_file", file)).transpose()?;
+        let both = [private.expose(), preshared.as_ref().map_or(&[], Secret::expose)].concat();
+        secrets.insert(connection.tunnel, Secret::new(both));
+    }
     Ok((config, secrets))
 }
 
-fn read_key(path: &Path) -> Result<Secret, String> {
+/// Reads a key file that only its owner may read; `parse` takes its one line.
+pub(crate) fn read_key(
+    path: &Path,
+    parse: impl Fn(&str) -> Result<Secret, String>,
+) -> Result<Secret, String> {
     // The mode is asked of what is read, not of what the name points to by then.
     let file = File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
     let metadata = file.metadata().map_err(|error| error.to_string())?;
@@ -58,7 +78,7 @@ fn read_key(path: &Path) -> Result<Secret, String> {
     let mut text = Zeroizing::new(String::with_capacity(LONGEST_KEY_FILE as usize));
     let read = file.take(LONGEST_KEY_FILE).read_to_string(&mut text);
     read.map_err(|error| format!("cannot be read: {error}"))?;
-    check_key(text.trim_end_matches(['\n', '\r']))
+    parse(text.trim_end_matches(['\n', '\r']))
 }
 
 /// AWS's rules for a pre-shared key. The error never repeats the key.
@@ -112,13 +132,14 @@ mod tests {
     fn a_key_that_others_may_read_is_refused() {
         let folder = Folder::new("modes");
         for mode in [0o640, 0o604, 0o644, 0o620, 0o601] {
-            let error = read_key(&folder.file("open", "a.good_key1\n", mode)).unwrap_err();
+            let error =
+                read_key(&folder.file("open", "a.good_key1\n", mode), check_key).unwrap_err();
             let expected =
                 format!("mode {mode:04o} lets others read or change it; make it 0600 (chmod 600)");
             assert_eq!(error, expected);
         }
         for mode in [0o600, 0o400, 0o700] {
-            let key = read_key(&folder.file("closed", "a.good_key1\n", mode)).unwrap();
+            let key = read_key(&folder.file("closed", "a.good_key1\n", mode), check_key).unwrap();
             assert_eq!(key.expose(), b"a.good_key1", "the end of the line is no part of the key");
             fs::remove_file(folder.0.join("closed")).unwrap();
         }
@@ -128,7 +149,7 @@ mod tests {
     fn a_key_against_the_rules_is_refused_and_not_shown() {
         let folder = Folder::new("rules");
         for bad in ["short", "0starts.with.zero", "has space in it", &"x".repeat(5000)] {
-            let error = read_key(&folder.file("key", bad, 0o600)).unwrap_err();
+            let error = read_key(&folder.file("key", bad, 0o600), check_key).unwrap_err();
             assert!(!error.contains(bad), "{error}");
         }
         for (key, error) in [
@@ -144,8 +165,8 @@ mod tests {
         }
         assert_eq!(check_key("abc.DEF_123").unwrap().expose(), b"abc.DEF_123");
         fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o700)).unwrap();
-        assert_eq!(read_key(&folder.0).unwrap_err(), "is not a file");
-        let missing = read_key(&folder.0.join("missing")).unwrap_err();
+        assert_eq!(read_key(&folder.0, check_key).unwrap_err(), "is not a file");
+        let missing = read_key(&folder.0.join("missing"), check_key).unwrap_err();
         assert!(missing.starts_with("cannot be read: "), "{missing}");
     }
 

@@ -1,9 +1,11 @@
 //! The data plane of a daemon: both workers, their counters and their channels.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use control::config::Config;
 use dataplane::{Counters, IcmpSource, Inbound, InboundCommand, Outbound, OutboundCommand};
+use ipnet::IpNet;
 use netio::tun::Tun;
 use netio::udp::{UdpReceiver, UdpSender};
 use tokio::sync::mpsc;
@@ -49,9 +51,12 @@ impl Planes {
         writer.limit(config.offloads.tun_tcp, config.offloads.tun_udp);
         let mut sender = UdpSender::new(Arc::clone(&sockets.nat_t));
         sender.set_segmentation(config.offloads.udp_gso);
+        let mut replies = UdpSender::new(Arc::clone(&sockets.nat_t));
+        replies.set_segmentation(config.offloads.udp_gso);
         let inbound = InboundWorker {
             udp: sockets.nat_t.iter().map(|s| UdpReceiver::new(Arc::clone(s))).collect(),
             tun: writer,
+            replies,
             plane: Inbound::new(Arc::clone(&counters.0)),
             counters: Arc::clone(&io[0]),
             merging: Arc::clone(&merging),
@@ -85,11 +90,15 @@ impl Planes {
     }
 }
 
-/// ICMP errors come from the inside addresses of the first tunnel.
+/// ICMP errors come from the inside addresses of the first tunnel, or else from those of the
+/// WireGuard connections.
 fn icmp_source(config: &Config) -> IcmpSource {
     let first = config.connections.first().map(|connection| &connection.tunnels[0]);
+    let inside = || config.wireguard.iter().flat_map(|c| &c.inside_addresses).map(IpNet::addr);
+    let v4 = inside().find_map(|a| if let IpAddr::V4(a) = a { Some(a) } else { None });
+    let v6 = inside().find_map(|a| if let IpAddr::V6(a) = a { Some(a) } else { None });
     IcmpSource {
-        v4: first.map(|tunnel| tunnel.inside_v4.0),
-        v6: first.and_then(|tunnel| tunnel.inside_v6).map(|(own, _)| own),
+        v4: first.map(|tunnel| tunnel.inside_v4.0).or(v4),
+        v6: first.and_then(|tunnel| tunnel.inside_v6).map(|(own, _)| own).or(v6),
     }
 }

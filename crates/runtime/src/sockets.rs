@@ -93,18 +93,26 @@ fn bind_all(
 /// Names our outside address where the configuration leaves it open but the system knows it: an
 /// initiator must know it to tell whether there is a NAT (RFC 7296 2.23).
 pub(crate) fn name_local_addresses(config: &mut Config) {
+    let listen = config.listen.clone();
+    for connection in &mut config.wireguard {
+        connection.local = connection.endpoint.and_then(|remote| source_towards(remote, &listen));
+    }
     if config.role != Role::Agent {
         return;
     }
-    let listen = config.listen.clone();
     for tunnel in config.connections.iter_mut().flat_map(|c| &mut c.tunnels) {
         let (None, Some(remote)) = (tunnel.local, tunnel.remote) else { continue };
-        let same_family = |address: &&IpAddr| address.is_ipv4() == remote.is_ipv4();
-        let routed = source_for(SocketAddr::new(remote, tunnel.remote_port)).ok();
-        tunnel.local = match routed {
-            Some(source) if listen.is_empty() || listen.contains(&source) => Some(source),
-            _ => listen.iter().find(same_family).copied(),
-        };
+        tunnel.local = source_towards(SocketAddr::new(remote, tunnel.remote_port), &listen);
+    }
+}
+
+/// The address from which we send to `remote`: the one that the system would take, if we listen on
+/// it.
+fn source_towards(remote: SocketAddr, listen: &[IpAddr]) -> Option<IpAddr> {
+    let same_family = |address: &&IpAddr| address.is_ipv4() == remote.is_ipv4();
+    match source_for(remote).ok() {
+        Some(source) if listen.is_empty() || listen.contains(&source) => Some(source),
+        _ => listen.iter().find(same_family).copied(),
     }
 }
 

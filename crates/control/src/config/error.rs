@@ -14,6 +14,13 @@ pub struct ConfigError {
     message: String,
 }
 
+impl ConfigError {
+    /// What is wrong with a file of lines.
+    pub(super) fn at_line(file: &str, line: usize, message: String) -> Self {
+        Self { file: file.to_owned(), line, message }
+    }
+}
+
 /// The most octets of a value that an error repeats.
 const LONGEST_VALUE: usize = 60;
 

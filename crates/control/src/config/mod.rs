@@ -2,9 +2,12 @@
 //! caller brings the text, and reads the key files that the configuration names.
 
 mod error;
+pub mod key;
 mod options;
 mod raw;
 mod tunnel;
+pub mod wg_quick;
+mod wireguard;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,6 +19,7 @@ use serde::Deserialize;
 
 pub use error::ConfigError;
 pub use options::Options;
+pub use wireguard::WireGuardConnection;
 
 use error::Source;
 use raw::{AgentFile, Port, S, VgwFile};
@@ -122,8 +126,10 @@ pub struct Config {
     pub offloads: Offloads,
     /// The networks on our side.
     pub own_cidrs: Vec<IpNet>,
-    /// All connections, in the file's order.
+    /// All IPsec connections, in the file's order.
     pub connections: Vec<Connection>,
+    /// All WireGuard connections, in the file's order.
+    pub wireguard: Vec<WireGuardConnection>,
 }
 
 /// One VPN connection: two tunnels to one customer gateway, or to one VGW.
@@ -229,8 +235,11 @@ impl Config {
             connections.push((connection.id, Connection { id: String::new(), routes, tunnels }));
         }
         let connections = finish(source, connections)?;
+        let wireguard = file.wireguard_connection.into_iter();
+        let wireguard = wireguard.map(|t| wireguard::vgw(source, t)).collect::<Result<_, _>>()?;
         Ok(Self {
             role: Role::Vgw,
+            wireguard: finish_wireguard(source, wireguard, &connections)?,
             ike_port: ike_port(source, gateway.ike_port)?,
             link_mtu: link_mtu(source, gateway.link_mtu)?,
             tun_name: tun_name(source, gateway.tun.name, "vgw0")?,
@@ -274,9 +283,12 @@ impl Config {
             connections.push((connection.id, Connection { id: String::new(), routes, tunnels }));
         }
         let connections = finish(source, connections)?;
+        let wireguard = file.wireguard_connection.into_iter();
+        let wireguard = wireguard.map(|t| wireguard::agent(source, t)).collect::<Result<_, _>>()?;
         let default_socket = "/run/cgw-agent/cgw-agent.sock";
         Ok(Self {
             role: Role::Agent,
+            wireguard: finish_wireguard(source, wireguard, &connections)?,
             ike_port: ike_port(source, agent.ike_port)?,
             link_mtu: link_mtu(source, agent.link_mtu)?,
             tun_name: tun_name(source, agent.tun.name, "cgw0")?,
@@ -367,4 +379,16 @@ fn finish(
         out.push(connection);
     }
     Ok(out)
+}
+
+/// WireGuard connections have the numbers behind those of all tunnels.
+fn finish_wireguard(
+    source: &Source<'_>,
+    wireguard: Vec<(S<String>, WireGuardConnection)>,
+    connections: &[Connection],
+) -> Result<Vec<WireGuardConnection>, ConfigError> {
+    let taken: Vec<(&str, &[IpNet])> =
+        connections.iter().map(|c| (c.id.as_str(), c.routes.as_slice())).collect();
+    let first = u32::try_from(connections.len() * 2).unwrap_or(u32::MAX);
+    wireguard::finish(source, wireguard, &taken, first)
 }

@@ -6,6 +6,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::wireguard;
+
 pub(super) type S<T> = Spanned<T>;
 
 #[derive(Deserialize)]
@@ -16,6 +18,8 @@ pub(super) struct VgwFile {
     pub(super) customer_gateway: Vec<CustomerGateway>,
     #[serde(default)]
     pub(super) vpn_connection: Vec<VgwConnection>,
+    #[serde(default)]
+    pub(super) wireguard_connection: Vec<wireguard::VgwTable>,
 }
 
 #[derive(Deserialize)]
@@ -24,6 +28,8 @@ pub(super) struct AgentFile {
     pub(super) customer_gateway: Agent,
     #[serde(default)]
     pub(super) vpn_connection: Vec<AgentConnection>,
+    #[serde(default)]
+    pub(super) wireguard_connection: Vec<wireguard::AgentTable>,
 }
 
 /// What both daemons say of themselves. (Flattening would cost the line numbers of errors.)

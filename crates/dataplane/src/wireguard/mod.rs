@@ -103,6 +103,12 @@ impl WireGuardPeer {
         self.id
     }
 
+    /// Where it is, if that is known.
+    #[must_use]
+    pub fn path(&self) -> Option<Path> {
+        self.lock().path()
+    }
+
     /// How it stands.
     #[must_use]
     pub fn status(&self, now: Instant) -> WireGuardStatus {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use dataplane::{Inbound, InboundCommand};
 use netio::tun::TunWriter;
-use netio::udp::UdpReceiver;
+use netio::udp::{UdpReceiver, UdpSender};
 use netio::wait;
 use packet::{DatagramBatch, InnerBatch};
 use sa::Path;
@@ -25,6 +25,8 @@ pub struct InboundWorker {
     pub udp: Vec<UdpReceiver>,
     /// Where opened packets go.
     pub tun: TunWriter,
+    /// Where the answers of WireGuard go.
+    pub replies: UdpSender,
     /// The data plane's receiving half.
     pub plane: Inbound,
     /// What is lost here; nobody else writes it.
@@ -67,6 +69,7 @@ impl InboundWorker {
             if ready & 1 != 0 && !orders.carry_out(|command| self.plane.apply(command)) {
                 return Ok(());
             }
+            self.send_replies();
             for index in 0..self.udp.len() {
                 if ready & (2 << index) != 0 {
                     self.drain(index, &mut buffers)?;
@@ -91,11 +94,22 @@ impl InboundWorker {
         Ok(())
     }
 
+    /// Handshakes and keepalives of WireGuard peers, and what waited for them.
+    fn send_replies(&mut self) {
+        let replies = self.plane.replies();
+        if !replies.runs.is_empty() {
+            let report = self.replies.send(replies);
+            self.counters.count_send(&report);
+            replies.clear();
+        }
+    }
+
     fn forward(&mut self, buffers: &mut Buffers) {
         let Buffers { datagrams, inner, slow } = buffers;
         inner.clear();
         slow.clear();
         self.plane.open(datagrams, Instant::now(), inner, slow);
+        self.send_replies();
         if !inner.packets.is_empty() {
             let report = self.tun.write(inner);
             self.counters.count_write(&report);

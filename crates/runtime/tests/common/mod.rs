@@ -100,6 +100,7 @@ impl Gateway {
         let inbound = InboundWorker {
             udp: vec![UdpReceiver::new(Arc::clone(&socket))],
             tun: tun.writer(),
+            replies: UdpSender::new(vec![Arc::clone(&socket)].into()),
             plane: Inbound::new(Arc::clone(&counters[0])),
             counters: Arc::clone(&io[0]),
             merging: Arc::default(),
