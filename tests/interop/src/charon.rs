@@ -39,6 +39,8 @@ const SETTINGS: &str = "charon {
       path = LOG
       default = 1
       flush_line = yes
+      time_format = %H:%M:%S
+      time_precision = ms
       esp = 1
     }
   }
@@ -112,8 +114,10 @@ impl Charon {
         self.swanctl(&["--load-all", "--file", &path]).map(drop)
     }
 
-    /// Routes networks into its TUN device, which libipsec makes when it starts.
+    /// Routes networks into its TUN device, which libipsec makes when it starts. Its queue is made
+    /// long enough for a charon that has to wait for a processor.
     pub fn route(&self, networks: &[&str]) -> Result<()> {
+        self.host.ip("link set ipsec0 txqueuelen 5000")?;
         let lines: Vec<String> =
             networks.iter().map(|net| format!("route replace {net} dev ipsec0")).collect();
         Ok(self.host.ip(&lines.join("\n"))?)

@@ -13,8 +13,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What stands before our identity in tunnel 2 of `vgw`: charon chooses its key by identities.
-pub const SECOND_PREFIX: &str = "second.";
+/// Our identity in every tunnel 2 of `vgw`: charon chooses its key by identities.
+pub const SECOND_ID: &str = "second.example";
 /// The key of every tunnel 2.
 pub const SECOND_KEY: &str = "the.key_of_tunnel_2";
 
@@ -95,8 +95,7 @@ impl Settings {
             let _ = match self.kind {
                 Kind::Vgw => {
                     let at = self.listen.get(tunnel).map_or("192.0.2.254", String::as_str);
-                    let prefix = if tunnel == 0 { "" } else { SECOND_PREFIX };
-                    let id = format!("{prefix}{}", c.our_id);
+                    let id = if tunnel == 0 { c.our_id.as_str() } else { SECOND_ID };
                     write!(text, "outside_address = \"{at}\"\nidentity = \"{id}\"\n")
                 }
                 // Nobody is at the address of tunnel 2, which waits for it.

@@ -3,6 +3,7 @@
 use crate::error::{LabError, Result};
 use crate::netns::Host;
 use crate::traffic::pattern::MARKER;
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +11,9 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, atomic::AtomicBool};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// Octets of the socket's receive buffer.
+const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// What to send.
 #[derive(Clone, Debug)]
@@ -58,6 +62,8 @@ pub struct Answers {
     /// The longest time without an answer between two requests that were answered: the largest
     /// distance between the sending times of neighbours in the answered sequence.
     pub longest_outage: Duration,
+    /// When each request without an answer was sent, counted from the first request.
+    pub lost_at: Vec<Duration>,
 }
 
 impl Answers {
@@ -155,6 +161,9 @@ impl Pinger {
         if let Some(source) = plan.source {
             socket.bind(&SockAddr::from(SocketAddr::new(source, 0))).map_err(what())?;
         }
+        // Answers that queue up while this thread waits for a processor are not lost ones. Without
+        // the right to it the usual size has to do.
+        let _ = setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER);
         socket.connect(&SockAddr::from(SocketAddr::new(plan.target, 0))).map_err(what())?;
         let identifier = NEXT_IDENTIFIER.fetch_add(1, Relaxed);
         Ok(Pinger { plan, socket, identifier, requests: Vec::new(), answers: Answers::default() })
@@ -188,6 +197,9 @@ impl Pinger {
             self.requests.iter().filter(|(_, answered)| *answered).map(|(at, _)| *at).collect();
         let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
         self.answers.longest_outage = gaps.max().unwrap_or_default();
+        let first = self.requests.first().map(|(at, _)| *at);
+        let lost = self.requests.iter().filter(|(_, answered)| !*answered);
+        self.answers.lost_at = lost.filter_map(|(at, _)| Some(*at - first?)).collect();
         Ok(self.answers)
     }
 

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use interop::charon::Charon;
 use interop::connection::Connection;
-use interop::ours::{SECOND_KEY, SECOND_PREFIX};
+use interop::ours::{SECOND_ID, SECOND_KEY};
 use interop::pair::{Begins, NAME, Pair, Plan};
 use interop::world::{OURS, World};
 use lab::daemon::Kind;
@@ -18,7 +18,7 @@ fn the_other_tunnel_takes_over_when_charon_closes_the_first() -> Result<()> {
     let second = Connection {
         name: "second".into(),
         our_address: OURS[1].into(),
-        our_id: format!("{SECOND_PREFIX}{}", plan.charon.our_id),
+        our_id: SECOND_ID.into(),
         psk: SECOND_KEY.into(),
         ..plan.charon.clone()
     };
