@@ -31,6 +31,7 @@ pub mod stop;
 pub mod topology;
 pub mod traffic;
 pub mod up;
+mod wireguard;
 pub mod world;
 
 pub use error::{LabError, Result};

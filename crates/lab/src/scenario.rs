@@ -69,6 +69,9 @@ pub struct Vpc {
     /// What stands between the VGW and the internet.
     #[serde(default)]
     pub nat: VpcNat,
+    /// Whether the sites reach each other through the VGW.
+    #[serde(default)]
+    pub hub: bool,
     /// The hosts in the VPC.
     #[serde(rename = "host")]
     pub hosts: Vec<HostSpec>,
@@ -94,6 +97,9 @@ pub enum VpcNat {
 pub struct Site {
     /// Names its hosts `NAME-cgw`, `NAME-nat`, `NAME-…`, and its connection `vpn-NAME`.
     pub name: Spanned<String>,
+    /// How it is connected.
+    #[serde(default, rename = "type")]
+    pub kind: SiteKind,
     /// What the VGW routes into the tunnels of this site.
     pub cidrs: Vec<Spanned<IpNet>>,
     /// What stands between the customer gateway and the internet.
@@ -108,12 +114,24 @@ pub struct Site {
     /// More keys for `[customer_gateway]` of the agent's configuration.
     #[serde(default)]
     pub gateway: toml::Table,
-    /// More keys for `[[vpn_connection]]` on both sides.
+    /// More keys for `[[vpn_connection]]` or `[[wireguard_connection]]` on both sides.
     #[serde(default)]
     pub connection: toml::Table,
-    /// More keys for both `[[vpn_connection.tunnel]]` on both sides: AWS's tunnel options.
+    /// More keys for both `[[vpn_connection.tunnel]]` on both sides: AWS's tunnel options. A
+    /// WireGuard site has none.
     #[serde(default)]
     pub tunnel: toml::Table,
+}
+
+/// How a site is connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SiteKind {
+    /// By IKEv2 and ESP, through two tunnels.
+    #[default]
+    Ipsec,
+    /// By one WireGuard connection.
+    Wireguard,
 }
 
 /// NAT in front of a customer gateway.

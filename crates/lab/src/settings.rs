@@ -2,8 +2,10 @@
 
 use crate::layout::Layout;
 use crate::random::SplitMix;
-use crate::scenario::{Scenario, Site, SiteNat};
+use crate::scenario::{Scenario, Site, SiteKind, SiteNat};
+use crate::wireguard::{Owner, keys};
 use ipnet::IpNet;
+use std::net::SocketAddr;
 use toml::{Table, Value};
 
 /// Where each daemon finds its configuration: in the private `/run` of its host.
@@ -58,7 +60,17 @@ pub fn vgw(scenario: &Scenario, layout: &Layout) -> Vec<File> {
     ]);
     gateway.extend(scenario.vpc.gateway.clone());
     let (mut customers, mut connections, mut files) = (Vec::new(), Vec::new(), Vec::new());
+    let mut peers = Vec::new();
     for (index, site) in scenario.sites.iter().enumerate() {
+        if site.kind == SiteKind::Wireguard {
+            let (mut peer, keys) = keys(scenario.seed, Owner::Vgw, Owner::Site(index));
+            files.extend(keys);
+            peer.insert("id".into(), connection_name(site).into());
+            peer.insert("static_routes".into(), cidrs(&site.cidrs));
+            peer.extend(site.connection.clone());
+            peers.push(Value::Table(peer));
+            continue;
+        }
         let id = format!("cgw-{}", site.name.get_ref());
         let mut customer = table([("id", id.clone().into())]);
         match site.nat {
@@ -90,6 +102,7 @@ pub fn vgw(scenario: &Scenario, layout: &Layout) -> Vec<File> {
         ("vpn_gateway", Value::Table(gateway)),
         ("customer_gateway", Value::Array(customers)),
         ("vpn_connection", Value::Array(connections)),
+        ("wireguard_connection", Value::Array(peers)),
     ]);
     files.insert(0, config_file("vgw.toml", &mut whole));
     files
@@ -104,12 +117,15 @@ pub fn agent(scenario: &Scenario, layout: &Layout, index: usize) -> Vec<File> {
         ("listen", strings([layout.sites[index].cgw])),
         ("link_mtu", i64::from(scenario.path_mtu(site)).into()),
     ]);
-    if site.nat == SiteNat::Source {
+    if site.nat == SiteNat::Source && site.kind == SiteKind::Ipsec {
         gateway.insert("identity".into(), identity(site).into());
     }
     gateway.extend(site.gateway.clone());
+    if site.kind == SiteKind::Wireguard {
+        return wireguard_agent(scenario, layout, index, gateway);
+    }
     let mut connection = connection(scenario, site);
-    connection.insert("vpc_cidrs".into(), cidrs(&scenario.vpc.cidrs));
+    connection.insert("vpc_cidrs".into(), behind_vgw(scenario, index));
     let mut files = Vec::new();
     let tunnels = (0..2).map(|tunnel| {
         let mut table = tunnel_table(scenario, layout, index, tunnel);
@@ -124,6 +140,38 @@ pub fn agent(scenario: &Scenario, layout: &Layout, index: usize) -> Vec<File> {
     ]);
     files.insert(0, config_file("cgw-agent.toml", &mut whole));
     files
+}
+
+/// The files of a site that speaks WireGuard.
+fn wireguard_agent(
+    scenario: &Scenario,
+    layout: &Layout,
+    index: usize,
+    gateway: Table,
+) -> Vec<File> {
+    let site = &scenario.sites[index];
+    let (mut peer, mut files) = keys(scenario.seed, Owner::Site(index), Owner::Vgw);
+    peer.extend(table([
+        ("id", connection_name(site).into()),
+        ("endpoint", SocketAddr::new(layout.outside[0], 4500).to_string().into()),
+        ("persistent_keepalive", 25.into()),
+        ("vpc_cidrs", behind_vgw(scenario, index)),
+    ]));
+    peer.extend(site.connection.clone());
+    let mut whole = table([
+        ("customer_gateway", Value::Table(gateway)),
+        ("wireguard_connection", Value::Array(vec![Value::Table(peer)])),
+    ]);
+    files.insert(0, config_file("cgw-agent.toml", &mut whole));
+    files
+}
+
+/// What a site reaches through the VGW: the VPC, and with a hub all other sites.
+fn behind_vgw(scenario: &Scenario, index: usize) -> Value {
+    let sites = scenario.sites.iter().enumerate();
+    let others = sites.filter(|(other, _)| scenario.vpc.hub && *other != index);
+    let cidrs = others.flat_map(|(_, site)| &site.cidrs);
+    strings(scenario.vpc.cidrs.iter().chain(cidrs).map(toml::Spanned::get_ref))
 }
 
 /// What both sides say about a connection.

@@ -56,7 +56,12 @@ impl Status {
                     up: text_of(tunnel, "state")? == "UP",
                     active: tunnel["active"].as_bool().unwrap_or(false),
                     why: tunnel["why"].as_str().unwrap_or("").to_owned(),
-                    suite: tunnel["esp_suite"].as_str().unwrap_or("").to_owned(),
+                    // A protocol with one suite needs no name for it.
+                    suite: tunnel["esp_suite"]
+                        .as_str()
+                        .or(connection["kind"].as_str())
+                        .unwrap_or("")
+                        .to_owned(),
                     mtu: tunnel["mtu"].as_u64(),
                     packets_in: number_of(tunnel, "packets_in")?,
                     packets_out: number_of(tunnel, "packets_out")?,

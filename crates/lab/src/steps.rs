@@ -17,7 +17,7 @@ use crate::error::{LabError, Result};
 use crate::layout::Layout;
 use crate::progress::Progress;
 use crate::report::Report;
-use crate::scenario::{Scenario, Step};
+use crate::scenario::{Scenario, SiteKind, Step};
 use crate::settings::connection_name;
 use crate::stop::Stop;
 use crate::traffic::tcp::Pair;
@@ -93,11 +93,28 @@ impl Run<'_> {
         }
     }
 
-    /// Both ways in each shared family between the first host of each site and of the VPC.
+    /// Both ways in each shared family between the first host of each site and of the VPC, and with
+    /// a hub between those of all sites.
     pub fn ways(&self) -> Vec<Way> {
         let Some(app) = self.world.vpc.hosts.first() else { return Vec::new() };
         let firsts = self.world.sites.iter().filter_map(|site| site.hosts.first());
-        firsts.flat_map(|desk| both_ways(desk, app)).collect()
+        firsts.flat_map(|desk| both_ways(desk, app)).chain(self.ways_through_hub()).collect()
+    }
+
+    /// Both ways between the first hosts of each two sites, if the VGW is their hub.
+    pub fn ways_through_hub(&self) -> Vec<Way> {
+        let sites = if self.scenario.vpc.hub { self.world.sites.as_slice() } else { &[] };
+        let firsts: Vec<&Endpoint> = sites.iter().filter_map(|site| site.hosts.first()).collect();
+        let pairs = firsts.iter().enumerate();
+        pairs
+            .flat_map(|(index, left)| firsts[index + 1..].iter().map(move |right| (left, right)))
+            .flat_map(|(left, right)| both_ways(left, right))
+            .collect()
+    }
+
+    /// Whether a site has two tunnels, which tell each other when they go down.
+    pub fn has_tunnels(&self, site: usize) -> bool {
+        self.scenario.sites.get(site).is_some_and(|site| site.kind == SiteKind::Ipsec)
     }
 
     /// The connection of a site.

@@ -93,6 +93,7 @@ scenarios! {
     chacha20_poly1305: "chacha",
     aes_cbc_with_hmac: "cbc",
     two_branches_on_one_vgw: "two-sites",
+    an_ipsec_and_a_wireguard_branch_that_reach_each_other: "hub",
 }
 
 /// A lab that runs in the background, and what it has built.

@@ -126,7 +126,7 @@ impl Device {
 }
 
 /// An address of this host in one of `networks`.
-fn own_address(networks: &[IpNet], v4: bool) -> Option<IpAddr> {
+pub(crate) fn own_address(networks: &[IpNet], v4: bool) -> Option<IpAddr> {
     let interfaces = nix::ifaddrs::getifaddrs().ok()?;
     let mut addresses = interfaces.filter_map(|interface| {
         let address = interface.address?;

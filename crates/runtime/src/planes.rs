@@ -11,6 +11,7 @@ use netio::udp::{UdpReceiver, UdpSender};
 use tokio::sync::mpsc;
 
 use crate::RunError;
+use crate::device::own_address;
 use crate::sockets::Sockets;
 use crate::worker::{
     InboundWorker, IoCounters, IoDrop, Merging, Notice, OutboundWorker, SlowDatagram, Worker,
@@ -90,15 +91,16 @@ impl Planes {
     }
 }
 
-/// ICMP errors come from the inside addresses of the first tunnel, or else from those of the
-/// WireGuard connections.
+/// ICMP errors come from an address of this host in its own network, which every peer lets in
+/// through selectors or routes; or else from one inside a tunnel.
 fn icmp_source(config: &Config) -> IcmpSource {
-    let first = config.connections.first().map(|connection| &connection.tunnels[0]);
+    let tunnels = || config.connections.iter().flat_map(|connection| &connection.tunnels);
     let inside = || config.wireguard.iter().flat_map(|c| &c.inside_addresses).map(IpNet::addr);
-    let v4 = inside().find_map(|a| if let IpAddr::V4(a) = a { Some(a) } else { None });
-    let v6 = inside().find_map(|a| if let IpAddr::V6(a) = a { Some(a) } else { None });
+    let v4 = || tunnels().map(|tunnel| tunnel.inside_v4.0.into()).chain(inside());
+    let v6 = || tunnels().filter_map(|t| Some(t.inside_v6?.0.into())).chain(inside());
+    let own = |v4| own_address(&config.own_cidrs, v4).into_iter();
     IcmpSource {
-        v4: first.map(|tunnel| tunnel.inside_v4.0).or(v4),
-        v6: first.and_then(|tunnel| tunnel.inside_v6).map(|(own, _)| own).or(v6),
+        v4: own(true).chain(v4()).find_map(|a| if let IpAddr::V4(a) = a { Some(a) } else { None }),
+        v6: own(false).chain(v6()).find_map(|a| if let IpAddr::V6(a) = a { Some(a) } else { None }),
     }
 }

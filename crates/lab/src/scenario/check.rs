@@ -1,6 +1,6 @@
 //! What the types alone cannot say about a scenario.
 
-use super::{HostSpec, Scenario};
+use super::{HostSpec, Scenario, SiteKind};
 use crate::layout;
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -43,6 +43,12 @@ pub(super) fn check(scenario: &Scenario) -> Result<(), Refused> {
         }
         if let Some(mtu) = &site.line.mtu {
             check_mtu(scenario, mtu)?;
+        }
+        if site.kind == SiteKind::Wireguard && !site.tunnel.is_empty() {
+            return Err((
+                site.name.span(),
+                "`tunnel` is for sites of type \"ipsec\": write the keys of a WireGuard site under `connection`".into(),
+            ));
         }
         check_place("site", &site.cidrs, &site.hosts)?;
         for reserved in ["cgw", "nat"] {

@@ -16,6 +16,9 @@ const AROUND: Duration = Duration::from_millis(500);
 
 pub(super) fn failover(run: &mut Run<'_>) -> Result<()> {
     for site in 0..run.scenario.sites.len() {
+        if !run.has_tunnels(site) {
+            continue;
+        }
         let name = run
             .world
             .sites

@@ -15,6 +15,7 @@ pub(super) fn ping(run: &mut Run<'_>) -> Result<()> {
             ways.extend(run.world.vpc.hosts.iter().flat_map(|app| both_ways(desk, app)));
         }
     }
+    ways.extend(run.ways_through_hub());
     for way in ways {
         run.progress.say(format!("ping {}", way.name));
         let plan = Plan {
