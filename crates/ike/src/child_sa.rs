@@ -71,6 +71,8 @@ pub(crate) struct Accepted {
 pub(crate) enum ChildRefusal {
     NoProposal(String),
     Selectors(Box<((SelectorSet, SelectorSet), (SelectorSet, SelectorSet))>),
+    /// A second Child SA: the selectors of the one that there is, and those asked for.
+    Second(Box<((SelectorSet, SelectorSet), (SelectorSet, SelectorSet))>),
     InvalidKe(KeGroup),
     Syntax,
 }
@@ -80,6 +82,7 @@ impl ChildRefusal {
         match self {
             Self::NoProposal(_) => Notify::new(NotifyType::NO_PROPOSAL_CHOSEN, Vec::new()),
             Self::Selectors(_) => Notify::new(NotifyType::TS_UNACCEPTABLE, Vec::new()),
+            Self::Second(_) => Notify::new(NotifyType::NO_ADDITIONAL_SAS, Vec::new()),
             Self::InvalidKe(group) => {
                 Notify::new(NotifyType::INVALID_KE_PAYLOAD, group.id().to_be_bytes().to_vec())
             }
@@ -96,6 +99,9 @@ impl ChildRefusal {
             Self::Selectors(both) => {
                 Diagnosis::Selectors { ours: both.0.clone(), theirs: both.1.clone() }
             }
+            Self::Second(both) => {
+                Diagnosis::SecondChild { ours: both.0.clone(), theirs: both.1.clone() }
+            }
             Self::InvalidKe(_) => return None,
             Self::Syntax => Diagnosis::Protocol("a Child SA without its payloads".into()),
         })
@@ -104,7 +110,7 @@ impl ChildRefusal {
     pub(crate) fn count(&self, ctx: &mut Context) {
         match self {
             Self::NoProposal(_) => ctx.counters.no_proposal += 1,
-            Self::Selectors(_) => ctx.counters.ts_unacceptable += 1,
+            Self::Selectors(_) | Self::Second(_) => ctx.counters.ts_unacceptable += 1,
             Self::InvalidKe(_) => ctx.counters.invalid_ke += 1,
             Self::Syntax => ctx.counters.malformed += 1,
         }

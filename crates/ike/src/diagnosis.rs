@@ -77,6 +77,13 @@ pub enum Diagnosis {
         /// What they offer for our side and for theirs.
         theirs: (SelectorSet, SelectorSet),
     },
+    /// We answered NO_ADDITIONAL_SAS: a tunnel has one Child SA.
+    SecondChild {
+        /// What the Child SA that there is carries on our side and on theirs.
+        ours: (SelectorSet, SelectorSet),
+        /// What the second one would carry.
+        theirs: (SelectorSet, SelectorSet),
+    },
     /// The peer answered TS_UNACCEPTABLE.
     SelectorsRefused {
         /// What we offered for our side and for theirs.
@@ -179,6 +186,12 @@ impl fmt::Display for Diagnosis {
                 f,
                 "traffic selectors: they offer {} for our side and {} for theirs, we accept {} \
                  and {}",
+                theirs.0, theirs.1, ours.0, ours.1
+            ),
+            Self::SecondChild { ours, theirs } => write!(
+                f,
+                "the peer wants a second Child SA, {} === {}, and a tunnel has one, {} === {}: put \
+                 all networks into one",
                 theirs.0, theirs.1, ours.0, ours.1
             ),
             Self::SelectorsRefused { ours } => write!(

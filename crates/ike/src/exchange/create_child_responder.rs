@@ -82,6 +82,19 @@ fn establish(
         return Err(ChildRefusal::Syntax);
     };
     let accepted = child_sa::accept_offer(&up.peer, offer, (tsi, tsr), true)?;
+    // Without REKEY_SA it may still be meant to take the place of ours, but not to take networks
+    // away from the tunnel, which has one Child SA.
+    if parts.notify(NotifyType::REKEY_SA).is_none()
+        && let Some(live) = up.live()
+    {
+        let old = (&live.info.local_selectors, &live.info.remote_selectors);
+        let covers = accepted.local.intersection(old.0) == *old.0
+            && accepted.remote.intersection(old.1) == *old.1;
+        if !covers {
+            let (old, new) = ((old.0.clone(), old.1.clone()), (accepted.local, accepted.remote));
+            return Err(ChildRefusal::Second(Box::new((old, new))));
+        }
+    }
     let mut key_exchange = None;
     if let Some(group) = accepted.chosen.group {
         let Some((_, public)) = parts.ke.as_ref().filter(|(g, _)| *g == group.id()) else {
