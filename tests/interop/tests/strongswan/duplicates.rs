@@ -80,3 +80,43 @@ fn a_charon_without_libipsec_is_named_with_its_packages() -> Result<()> {
     );
     Ok(())
 }
+
+/// A tunnel has one Child SA: charon's second one for other networks is refused, with the reason in
+/// our log, and the first one goes on. One that carries at least as much may take its place.
+#[test]
+fn a_second_child_sa_for_other_networks_is_refused_and_the_first_stays() -> Result<()> {
+    let plan = Plan::new(Kind::Vgw, Begins::Charon);
+    let pair = Pair::start(World::new()?, &plan)?;
+    let child = |name: &str, ours: &str| {
+        format!(
+            "}}\n{name} {{\n  local_ts = 192.168.0.0/16\n  remote_ts = {ours}\n  \
+             esp_proposals = aes256gcm16-x25519"
+        )
+    };
+    let mut connection = plan.charon.clone();
+    connection.swan_child = child("other", "10.9.0.0/16") + "\n" + &child("wider", "10.0.0.0/8");
+    pair.charon.load(&[connection])?;
+    let mut pair = pair.connect()?;
+    let pinging = pair.ping()?;
+    let before = pair.await_agreed()?.1;
+    pair.charon.initiate_in_vain("other")?;
+    pair.charon.await_line("received NO_ADDITIONAL_SAS notify")?;
+    pair.ours
+        .await_line(
+            "vpn/tunnel 1: the peer wants a second Child SA, 10.9.0.0/16 === 192.168.0.0/16, and a \
+             tunnel has one, 10.0.0.0/16 === 192.168.0.0/16: put all networks into one",
+        )
+        .with_context(|| pair.logs())?;
+    let after = pair.await_agreed()?.1;
+    ensure!(before.text("spi_in") == after.text("spi_in"), "{after:?}");
+    pair.charon.initiate("wider")?;
+    // We delete the one that it replaced.
+    let (sa, tunnel) = interop::wait::until("the wider one alone", interop::wait::LIMIT, || {
+        let (sa, tunnel) = (pair.charon.await_established(NAME)?, pair.ours.tunnel(NAME)?);
+        let done = sa.children().len() == 1 && tunnel.text("local_selectors") == "10.0.0.0/8";
+        Ok(if done { Ok((sa, tunnel)) } else { Err(format!("{sa:?} {tunnel:?}")) })
+    })?;
+    ensure!(sa.children()[0].text("name") == "wider" && tunnel.is_up(), "{sa:?} {tunnel:?}");
+    pinging.none_lost().with_context(|| pair.logs())?;
+    pair.traffic()
+}
