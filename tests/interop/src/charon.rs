@@ -109,8 +109,13 @@ impl Charon {
 
     /// Makes its connections and keys exactly these.
     pub fn load(&self, connections: &[Connection]) -> Result<()> {
+        self.load_text(&swanctl_conf(connections))
+    }
+
+    /// Makes its connections and keys exactly those of a `swanctl.conf`.
+    pub fn load_text(&self, text: &str) -> Result<()> {
         let path = format!("{FOLDER}/swanctl.conf");
-        self.host.write(&path, &swanctl_conf(connections), 0o600)?;
+        self.host.write(&path, text, 0o600)?;
         self.swanctl(&["--load-all", "--file", &path]).map(drop)
     }
 

@@ -263,10 +263,23 @@ impl Soak {
         let (what, verb) = CROSSINGS[(turn / (TUNNELS - CROSSING)) % CROSSINGS.len()];
         let name = &self.names[CROSSING + turn % (TUNNELS - CROSSING)];
         std::thread::scope(|scope| {
-            let charons = scope.spawn(|| self.charon.rekey(what, name));
+            let charons = scope.spawn(|| self.charons_rekey(what, name));
             self.ours.verb(name, verb)?;
             charons.join().map_err(|_| anyhow::anyhow!("charon's rekey panicked"))?
         })
+    }
+
+    /// charon finds no Child SA while it moves them from an IKE SA to the one that replaces it: the
+    /// command is repeated then.
+    fn charons_rekey(&self, what: &str, name: &str) -> Result<()> {
+        let moving = |error: &anyhow::Error| error.to_string().contains("no matching SAs to rekey");
+        for _ in 0..5 {
+            match self.charon.rekey(what, name) {
+                Err(error) if moving(&error) => std::thread::sleep(Duration::from_millis(100)),
+                other => return other,
+            }
+        }
+        self.charon.rekey(what, name)
     }
 
     /// Waits until each tunnel has one IKE SA and one Child SA on both sides.

@@ -12,5 +12,6 @@ mod limits;
 mod liveness;
 mod matrix;
 mod path;
+mod readme;
 mod rekey;
 mod selectors;
