@@ -477,7 +477,7 @@ fn under_a_flood_of_initiations_strangers_get_cookies_and_a_peer_gets_through_wi
     for _ in 0..400 {
         let wire = vgw.take(&flood, flooder.at);
         answers += wire.runs.len();
-        octets += wire.bytes.len();
+        octets += wire.taken();
     }
     let unknown = vgw.dropped(DropReason::WireGuardUnknownPeer);
     let cookies = vgw.dropped(DropReason::WireGuardCookie);
@@ -524,6 +524,39 @@ fn what_is_too_long_is_told_and_a_syn_promises_no_more_than_fits() {
     let arrived = &vgw.opened[0];
     let view = IpView::parse(arrived).unwrap();
     assert_eq!(arrived[view.upper + 22..view.upper + 24], 1400_u16.to_be_bytes());
+}
+
+#[test]
+fn packets_on_a_session_that_exists_allocate_nothing() {
+    let (mut vgw, mut site) = up();
+    let mut inner = InnerBatch::default();
+    (0..40).for_each(|i| inner.push(&packet(true, i, 1400)));
+    let (mut wire, mut back) = (WireBatch::default(), InnerBatch::default());
+    let (mut arrived, mut opened, mut slow) =
+        (DatagramBatch::default(), InnerBatch::default(), DatagramBatch::default());
+    let now = Instant::now();
+    let mut round = || {
+        wire.clear();
+        vgw.out.seal(&inner, now, &mut wire, &mut back);
+        arrived.clear();
+        arrived.bytes.extend_from_slice(&wire.bytes);
+        arrived.datagrams.extend(wire.runs.iter().map(|run| packet::Datagram {
+            local: run.remote,
+            remote: run.local,
+            range: run.range.clone(),
+            segment: run.segment,
+            tos: run.tos,
+        }));
+        opened.clear();
+        site.inn.open(&arrived, now, &mut opened, &mut slow);
+        opened.packets.len()
+    };
+    assert_eq!(round(), 40);
+    let mut packets = 0;
+    let info = allocation_counter::measure(|| {
+        packets = (0..20).map(|_| round()).sum();
+    });
+    assert_eq!((packets, info.count_total), (800, 0));
 }
 
 proptest! {

@@ -113,3 +113,21 @@ fn unsafe_is_forbidden_everywhere_but_in_two_crates() {
         }
     }
 }
+
+/// boringtun's clock, its randomness and its locks are to stay behind one file, and its own sockets
+/// and stopped clock out of every build.
+#[test]
+fn one_file_knows_boringtun_and_takes_none_of_its_features() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let files = Command::new("git")
+        .args(["grep", "-l", "boringtun::", "--", "*.rs"])
+        .current_dir(root)
+        .output()
+        .expect("git grep runs");
+    let files = String::from_utf8_lossy(&files.stdout).into_owned();
+    let known: Vec<&str> = files.lines().filter(|file| !file.starts_with("tests/house/")).collect();
+    assert_eq!(known, ["crates/dataplane/src/wireguard/noise.rs"]);
+    let text = std::fs::read_to_string(format!("{root}/Cargo.toml")).expect("a manifest");
+    let line = text.lines().find(|line| line.starts_with("boringtun ")).expect("a version line");
+    assert!(line.contains("default-features = false") && !line.contains("features = ["), "{line}");
+}

@@ -225,15 +225,15 @@ impl Session {
         if padded + OVERHEAD > LONGEST {
             return Err(DropReason::TooBig);
         }
-        let start = wire.bytes.len();
-        wire.bytes.resize(start + (padded + OVERHEAD).max(HANDSHAKE_ROOM), 0);
-        let room = wire.bytes.get_mut(start..).unwrap_or_default();
+        let range = wire.room((padded + OVERHEAD).max(HANDSHAKE_ROOM));
+        let start = range.start;
+        let room = wire.bytes.get_mut(range).unwrap_or_default();
         let (kind, written, counter) = match self.tunn.encapsulate(&self.padded, room) {
             TunnResult::WriteToNetwork(message) => (kind(message), message.len(), counter(message)),
             _ => (None, 0, None),
         };
         if kind != Some(DATA) {
-            wire.bytes.truncate(start + written);
+            wire.give_back(start + written);
             if written > 0 {
                 append_run(wire, path, 0, start..start + written);
             }
@@ -242,11 +242,11 @@ impl Session {
         }
         let counter = counter.unwrap_or(u64::MAX);
         if counter >= self.reject_after_messages {
-            wire.bytes.truncate(start);
+            wire.give_back(start);
             self.initiate(false, wire);
             return Err(DropReason::SequenceExhausted);
         }
-        wire.bytes.truncate(start + written);
+        wire.give_back(start + written);
         append_run(wire, path, ecn::encapsulate(tos), start..start + written);
         self.used = true;
         self.unanswered_since.get_or_insert(now);
@@ -405,14 +405,14 @@ impl Session {
     fn send_queued(&mut self, wire: &mut WireBatch) {
         let Some(path) = self.path else { return };
         loop {
-            let start = wire.bytes.len();
-            wire.bytes.resize(start + LONGEST, 0);
-            let room = wire.bytes.get_mut(start..).unwrap_or_default();
+            let range = wire.room(LONGEST);
+            let start = range.start;
+            let room = wire.bytes.get_mut(range).unwrap_or_default();
             let sent = match self.tunn.decapsulate(None, &[], room) {
                 TunnResult::WriteToNetwork(message) if kind(message) == Some(DATA) => message.len(),
                 _ => 0,
             };
-            wire.bytes.truncate(start + sent);
+            wire.give_back(start + sent);
             if sent == 0 {
                 self.queued = 0;
                 return;
@@ -424,9 +424,11 @@ impl Session {
 
 /// Appends one message of its own.
 pub(super) fn send(wire: &mut WireBatch, path: Path, message: &[u8]) {
-    let start = wire.bytes.len();
-    wire.bytes.extend_from_slice(message);
-    append_run(wire, path, 0, start..wire.bytes.len());
+    let range = wire.room(message.len());
+    if let Some(room) = wire.bytes.get_mut(range.clone()) {
+        room.copy_from_slice(message);
+        append_run(wire, path, 0, range);
+    }
 }
 
 fn kind(message: &[u8]) -> Option<u8> {

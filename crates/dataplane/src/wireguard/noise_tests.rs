@@ -117,7 +117,7 @@ fn packets_are_padded_to_sixteen_octets_but_not_beyond_the_mtu() {
     {
         let mut wire = WireBatch::default();
         a.seal([&vec![0x45; length], &[]], (mtu, 0), now, &mut wire).unwrap();
-        assert_eq!(wire.bytes.len(), sealed + OVERHEAD, "{length} octets");
+        assert_eq!(wire.taken(), sealed + OVERHEAD, "{length} octets");
     }
 }
 

@@ -1,5 +1,6 @@
 //! A WireGuard message comes in.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use packet::ip::set_tos;
@@ -33,15 +34,10 @@ impl Inbound {
         match message.first() {
             Some(&DATA) => {
                 let peer = peer_at(&table, message, 4)?;
-                let start = inner.bytes.len();
-                let opened = self.open_wireguard(peer, message, path, tos, now, inner);
-                let length = *opened.as_ref().ok().unwrap_or(&0);
-                inner.bytes.truncate(start + length);
-                if length > 0 {
-                    let range = start..start + length;
+                if let Some(range) = self.open_wireguard(peer, message, path, tos, now, inner)? {
                     inner.packets.push(InnerPacket { range, gso: None, checksum: None });
                 }
-                opened.map(drop)
+                Ok(())
             }
             Some(&COOKIE_REPLY) => {
                 let peer = peer_at(&table, message, 4)?;
@@ -51,7 +47,7 @@ impl Inbound {
         }
     }
 
-    /// Opens a data message at the end of `inner`. Returns the packet's length, 0 for a keepalive.
+    /// Opens a data message into `inner`. Returns where the packet is; `None` for a keepalive.
     fn open_wireguard(
         &mut self,
         peer: &WireGuardPeer,
@@ -60,12 +56,12 @@ impl Inbound {
         tos: u8,
         now: Instant,
         inner: &mut InnerBatch,
-    ) -> Result<usize, DropReason> {
-        let start = inner.bytes.len();
-        inner.bytes.resize(start + message.len().max(HANDSHAKE_ROOM), 0);
-        let room = inner.bytes.get_mut(start..).unwrap_or_default();
+    ) -> Result<Option<Range<usize>>, DropReason> {
+        let range = inner.room(message.len().max(HANDSHAKE_ROOM));
+        let start = range.start;
+        let room = inner.bytes.get_mut(range).unwrap_or_default();
         let opened = peer.lock().open(message, path, now, room, &mut self.replies)?;
-        let Some(length) = opened else { return Ok(0) };
+        let Some(length) = opened else { return Ok(None) };
         let packet = room.get_mut(..length).ok_or(DropReason::Internal)?;
         let view = IpView::parse(packet).ok_or(DropReason::InnerInvalid)?;
         if self.sources.claim(view.source, peer.id) != Claim::Own {
@@ -79,7 +75,7 @@ impl Inbound {
         let mtu = peer.inner_mtu(*link_mtu, is_ipv6(path.remote.ip()));
         mss::clamp_syn(packet, &view, mtu, false);
         counters.count(view.length);
-        Ok(view.length)
+        Ok(Some(start..start + view.length))
     }
 
     /// An initiation or a response: nothing is multiplied before the guard let it pass.
