@@ -133,7 +133,6 @@ impl Gateway {
         for config in wanted {
             let id = config.tunnel;
             let keys = secrets.get(&id).cloned().unwrap_or_default();
-            self.actions.extend(link_mtu(id, self.config.link_mtu));
             let state = match old.remove(&id) {
                 Some(state) if state.config == config && state.keys == keys => {
                     kept += 1;
@@ -146,6 +145,8 @@ impl Gateway {
                     PeerState { config, keys, peer, up: false, since: now, path_mtu: None }
                 }
             };
+            let link = state.path_mtu.map_or(self.config.link_mtu, |(_, mtu, _)| mtu);
+            self.actions.extend(link_mtu(id, link.min(self.config.link_mtu)));
             self.wireguard.states.insert(id, state);
         }
         let removed = old.len();

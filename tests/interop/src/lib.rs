@@ -1,4 +1,5 @@
-//! Our real daemons against strongSwan, which nobody here wrote, in network namespaces.
+//! Our real daemons against strongSwan and wireguard-go, which nobody here wrote, in network
+//! namespaces.
 //!
 //! [`charon::Charon`] is the peer: Debian's charon with ESP in user space. [`ours::Ours`] is one of
 //! our two daemons as users run it. [`world`] puts both into the topologies of the lab,
@@ -17,4 +18,5 @@ pub mod soak;
 pub mod suites;
 pub mod traffic;
 pub mod wait;
+pub mod wireguard;
 pub mod world;

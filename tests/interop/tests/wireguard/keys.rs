@@ -1,9 +1,9 @@
 //! Keys and files of `wg` and `wg-quick`, read and written by us and by them.
 
-use crate::go::{At, Go};
-use crate::world::{self, Keys, Outside, World, is_up, ours, public, run};
 use anyhow::{Result, ensure};
 use interop::wait;
+use interop::wireguard::go::{At, Go};
+use interop::wireguard::world::{self, Keys, Outside, World, is_up, ours, public, run};
 use lab::daemon::Kind;
 use lab::netns::Host;
 use lab::process::Program;

@@ -1,10 +1,10 @@
 //! Every combination of roles, families, NAT and pre-shared key carries everything; and rekeys by
 //! either side lose nothing.
 
-use crate::go::{At, Go};
-use crate::world::{self, Keys, Outside, World, is_up, status};
 use anyhow::{Result, ensure};
 use interop::traffic::plan;
+use interop::wireguard::go::{At, Go};
+use interop::wireguard::world::{self, Keys, Outside, World, is_up, status};
 use lab::daemon::Kind;
 use lab::traffic::ping;
 use std::net::SocketAddr;

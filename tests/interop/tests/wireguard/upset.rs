@@ -1,10 +1,10 @@
 //! Either side restarts, and the NAT between them forgets: traffic comes back by itself.
 
-use crate::go::{At, Go};
-use crate::world::{self, Keys, Outside, World, is_up};
 use anyhow::Result;
 use interop::traffic::{Inner, plan};
 use interop::wait;
+use interop::wireguard::go::{At, Go};
+use interop::wireguard::world::{self, Keys, Outside, World, is_up};
 use lab::daemon::Kind;
 use lab::nat;
 use lab::topology::end;

@@ -1,8 +1,8 @@
 //! Debian's wireguard-go as the peer.
 
-use crate::world::{CLOUD_NETS, Keys, SITE_NETS, World, public};
+use super::world::{CLOUD_NETS, Keys, SITE_NETS, World, public};
+use crate::wait::{self, LIMIT};
 use anyhow::Result;
-use interop::wait::{self, LIMIT};
 use lab::netns::Host;
 use lab::process::{Process, Program};
 use std::net::SocketAddr;

@@ -1,9 +1,9 @@
 //! A cloud and a site with a router between them, which may translate addresses.
 
+use crate::binaries;
+use crate::traffic::Inner;
+use crate::wait::{self, LIMIT};
 use anyhow::{Context, Result};
-use interop::binaries;
-use interop::traffic::Inner;
-use interop::wait::{self, LIMIT};
 use lab::daemon::{Daemon, Kind};
 use lab::nat;
 use lab::netns::Host;
@@ -25,9 +25,13 @@ pub struct Outside {
 
 /// The hosts.
 pub struct World {
+    /// Where the VGW is.
     pub cloud: Arc<Host>,
+    /// Between both.
     pub router: Arc<Host>,
+    /// Where the customer gateway is.
     pub site: Arc<Host>,
+    /// As it was asked for.
     pub outside: Outside,
     _network: Network,
 }
@@ -35,11 +39,13 @@ pub struct World {
 /// Inner addresses of each side, IPv4 and IPv6.
 const CLOUD: [&str; 2] = ["10.0.1.1", "fd10::1"];
 const SITE: [&str; 2] = ["192.168.1.1", "fd20::1"];
-/// What is routed to each side, as TOML has it.
+/// The cloud's networks.
 pub const CLOUD_NETS: [&str; 2] = ["10.0.0.0/16", "fd10::/16"];
+/// The site's networks.
 pub const SITE_NETS: [&str; 2] = ["192.168.0.0/16", "fd20::/16"];
 
 impl World {
+    /// Three hosts, their links and addresses.
     pub fn new(outside: Outside) -> Result<World> {
         let mut network = Network::new();
         let cloud = network.add_host("cloud")?;
@@ -100,7 +106,7 @@ impl World {
     pub fn carries_everything(&self) -> Result<()> {
         for family in [0, 1] {
             let (cloud, site) = self.inner(family)?;
-            interop::traffic::both_ways(cloud, site, 4 << 20)?;
+            crate::traffic::both_ways(cloud, site, 4 << 20)?;
         }
         Ok(())
     }
@@ -108,8 +114,11 @@ impl World {
 
 /// The keys of a pair.
 pub struct Keys {
+    /// The cloud's private key.
     pub cloud: String,
+    /// The site's private key.
     pub site: String,
+    /// The key that both know.
     pub preshared: Option<String>,
 }
 
