@@ -7,6 +7,7 @@ use crate::traffic::pattern::holds_marker;
 use etherparse::{EtherType, IpNumber, NetSlice, SlicedPacket, TransportSlice};
 use ipnet::IpNet;
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket,
     sockopt::{RcvBuf, RcvBufForce, ReceiveTimeout},
@@ -81,11 +82,24 @@ impl Capture {
     /// that is its source or destination. Frames between two addresses of `exempt` are counted
     /// apart: the lab's own plain traffic.
     pub fn start(host: &Host, ports: &[u16], exempt: &[IpNet]) -> Result<Capture> {
+        Capture::open(host, None, ports, exempt)
+    }
+
+    /// Captures on one Ethernet interface of a host.
+    pub fn on(host: &Host, interface: &str, ports: &[u16]) -> Result<Capture> {
+        let name = interface.to_owned();
+        let index = host
+            .run(move || if_nametoindex(name.as_str()))
+            .map_err(LabError::errno(format!("{}: the interface {interface}", host.name())))?;
+        Capture::open(host, Some(index as usize), ports, &[])
+    }
+
+    fn open(host: &Host, only: Option<usize>, ports: &[u16], exempt: &[IpNet]) -> Result<Capture> {
         let descriptor = host.run(open)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, ports, exempt) = (stop.clone(), ports.to_vec(), exempt.to_vec());
         let thread = host.thread("capture", move || {
-            let mut watcher = Watcher { ports, exempt, seen: Seen::default() };
+            let mut watcher = Watcher { only, ports, exempt, seen: Seen::default() };
             watcher.run(&descriptor, &stopped)?;
             Ok(watcher.seen)
         })?;
@@ -128,6 +142,8 @@ fn open() -> Result<OwnedFd> {
 }
 
 struct Watcher {
+    /// The index of the only interface to look at.
+    only: Option<usize>,
     ports: Vec<u16>,
     exempt: Vec<IpNet>,
     seen: Seen,
@@ -139,6 +155,7 @@ impl Watcher {
         let mut buffer = vec![0; 70_000];
         loop {
             match recvfrom::<LinkAddr>(descriptor.as_raw_fd(), &mut buffer) {
+                Ok((_, Some(from))) if self.only.is_some_and(|only| only != from.ifindex()) => {}
                 Ok((length, from)) => {
                     let outgoing = from.is_some_and(|from| from.pkttype() == OUTGOING);
                     self.take(&buffer[..length], outgoing);

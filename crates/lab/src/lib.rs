@@ -5,12 +5,16 @@
 //! two hosts. The binary `vgw-lab` reads a [`scenario`], builds it with the two real daemons in it
 //! and reports what it measured; tests put other peers into the same topologies.
 //!
-//! This crate imports none of the daemons' crates: it only knows their command lines.
+//! [`bench`] measures the daemons beside other programs in such a topology.
+//!
+//! This crate imports none of the daemons' own crates: it only knows their command lines. `netio`
+//! and `packet` are there for the null relay of the benchmark and for its UDP traffic.
 //! Nothing here has a name in the file system; when the process ends, however it ends, the kernel
 //! removes the namespaces, and every child dies with the thread that started it.
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod capture;
 pub mod daemon;
 pub mod error;

@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
+use lab::bench::{arguments, null};
 use lab::layout::Layout;
 use lab::scenario::Scenario;
 use lab::stop::Stop;
 use lab::up::{Options, up};
 use lab::{LabError, privilege, settings};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -49,6 +51,18 @@ enum Command {
         #[arg(default_value = "config/lab")]
         folder: PathBuf,
     },
+    /// Measure vgw and cgw-agent beside plain routing, their bare I/O and other programs
+    Bench(Box<arguments::Arguments>),
+    /// One end of the null relay of `bench`
+    #[command(hide = true)]
+    NullRelay {
+        /// The TUN device to make
+        device: String,
+        /// Its address and port
+        local: SocketAddr,
+        /// Those of the other end
+        remote: SocketAddr,
+    },
     /// Check a scenario without building it
     Check {
         /// The scenario
@@ -80,6 +94,15 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::List { folder } => list(&folder),
+        Command::Bench(arguments) => {
+            privilege::acquire()?;
+            let worked = arguments.run(own_folder()?, &Stop::on_signals()?)?;
+            Ok(if worked { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::NullRelay { device, local, remote } => {
+            null::relay(&device, local, remote)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Up { scenario, keep, json, bin_dir, timeout } => {
             let Some(parsed) = load(&scenario) else { return Ok(ExitCode::from(2)) };
             // Before any thread starts: the kernel moves only single threads into a user namespace.

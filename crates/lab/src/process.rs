@@ -131,7 +131,7 @@ impl Program {
     /// Starts it in the namespaces of the calling thread, which must outlive it.
     pub(crate) fn spawn(self, host: &str) -> Result<Process> {
         let mut child = self.start(host)?;
-        await_exec(&mut child)?;
+        await_exec(&mut child, &find_program(&self.program)?)?;
         let log = Log::default();
         let readers = vec![log.follow(child.stdout.take()), log.follow(child.stderr.take())];
         Ok(Process { host: host.into(), line: self.line(), child, log, readers, status: None })
@@ -300,13 +300,14 @@ impl Log {
 
 /// Waits until `setpriv` has become the program: from then on it ends with the thread that started
 /// it. A thread that ended earlier would leave it running.
-fn await_exec(child: &mut Child) -> Result<()> {
+fn await_exec(child: &mut Child, program: &Path) -> Result<()> {
     let helper =
         find_program(Path::new("setpriv"))?.canonicalize().map_err(LabError::io("setpriv"))?;
     let link = format!("/proc/{}/exe", child.id());
     let deadline = Instant::now() + Duration::from_secs(2);
-    // Between fork and exec it is still this program.
-    let this = std::env::current_exe().ok();
+    // Between fork and exec it is still this program, unless this program is what is started.
+    let expected = program.canonicalize().map_err(LabError::io(program.display().to_string()))?;
+    let this = std::env::current_exe().ok().filter(|this| *this != expected);
     while let Ok(program) = std::fs::read_link(&link) {
         if (program != helper && Some(&program) != this.as_ref()) || Instant::now() > deadline {
             break;
@@ -337,6 +338,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("charon", "strongswan-charon"),
     ("wireguard-go", "wireguard-go"),
     ("wg", "wireguard-tools"),
+    ("ethtool", "ethtool"),
+    ("openvpn", "openvpn"),
+    ("openssl", "openssl"),
 ];
 
 /// Finds a program by name, or says which Debian package brings it.

@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("control", &["sa", "ike", "dataplane", "packet"]),
     ("netio", &["packet"]),
     ("runtime", &["netio", "dataplane", "control", "ike", "sa", "packet"]),
-    ("lab", &[]),
+    ("lab", &["netio", "packet"]),
     ("vgw", &["runtime", "control"]),
     ("cgw-agent", &["runtime", "control"]),
     ("interop", &["lab"]),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const STALLED: Duration = Duration::from_secs(10);
 
 /// Octets handed to the kernel at once.
-const CHUNK: usize = 128 * 1024;
+pub(super) const CHUNK: usize = 128 * 1024;
 
 /// Who connects to whom. The client sends.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +109,7 @@ pub fn throughput(
     Ok(Transfer { octets, time, mss })
 }
 
-fn listen(pair: Pair<'_>) -> Result<(TcpListener, SocketAddr)> {
+pub(super) fn listen(pair: Pair<'_>) -> Result<(TcpListener, SocketAddr)> {
     let address = pair.address;
     let what = || LabError::io(format!("{}: listening on {address}", pair.server.name()));
     let listener = pair.server.run(move || TcpListener::bind((address, 0))).map_err(what())?;
@@ -117,7 +117,7 @@ fn listen(pair: Pair<'_>) -> Result<(TcpListener, SocketAddr)> {
     Ok((listener, target))
 }
 
-fn accept(listener: &TcpListener) -> Result<TcpStream> {
+pub(super) fn accept(listener: &TcpListener) -> Result<TcpStream> {
     let what = || LabError::io("accepting a TCP connection");
     listener.set_nonblocking(true).map_err(what())?;
     let deadline = Instant::now() + STALLED;
@@ -141,7 +141,7 @@ fn accept(listener: &TcpListener) -> Result<TcpStream> {
     }
 }
 
-fn connect(source: Option<IpAddr>, target: SocketAddr) -> Result<TcpStream> {
+pub(super) fn connect(source: Option<IpAddr>, target: SocketAddr) -> Result<TcpStream> {
     let what = || LabError::io(format!("connecting to {target} by TCP"));
     let domain = socket2::Domain::for_address(target);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).map_err(what())?;
