@@ -72,15 +72,11 @@ pub fn measure(
     let sample = if let Some(flows) = workload.flows() {
         stage.tcp(flows)
     } else if let Some(shape) = workload.shape() {
-        let load = flood::udp(stage.rig.forth(), &shape)?;
-        stage.udp(&load)
+        stage.udp(&shape)
     } else {
         match workload {
-            Workload::PingLoad => {
-                let load = load::tcp(stage.rig.forth(), 1, None)?;
-                stage.ping(Some(&load))
-            }
-            Workload::PingIdle => stage.ping(None),
+            Workload::PingLoad => stage.ping(true),
+            Workload::PingIdle => stage.ping(false),
             _ => stage.fixed_rate(),
         }
     };
@@ -108,8 +104,7 @@ impl Stage<'_> {
     }
 
     fn stream(&self, pair: Pair<'_>, flows: usize, rate: Option<f64>) -> Result<Window> {
-        let load = load::tcp(pair, flows, rate)?;
-        self.watch(&load, |stage| stage.stop.sleep(stage.time))
+        self.watch(|| load::tcp(pair, flows, rate), |stage| stage.stop.sleep(stage.time))
     }
 
     fn fixed_rate(&mut self) -> Result<Sample> {
@@ -118,7 +113,8 @@ impl Stage<'_> {
         Ok(sample(cost, &window))
     }
 
-    fn udp(&mut self, load: &Load) -> Result<Sample> {
+    fn udp(&mut self, shape: &flood::Shape) -> Result<Sample> {
+        let load = || flood::udp(self.rig.forth(), shape);
         let window = self.watch(load, |stage| stage.stop.sleep(stage.time))?;
         let loss = 1.0 - window.packets as f64 / window.sent.max(1) as f64;
         Ok(Sample {
@@ -128,7 +124,7 @@ impl Stage<'_> {
         })
     }
 
-    fn ping(&mut self, load: Option<&Load>) -> Result<Sample> {
+    fn ping(&mut self, beside_load: bool) -> Result<Sample> {
         let mut answers = ping::Answers::default();
         let ping = |stage: &Stage<'_>| {
             let count = (stage.time.as_secs_f64() / PING_INTERVAL.as_secs_f64()).ceil();
@@ -141,9 +137,10 @@ impl Stage<'_> {
             answers = ping::run(&stage.rig.client, plan)?;
             Ok(())
         };
-        let window = match load {
-            Some(load) => self.watch(load, ping)?,
-            None => self.window(None, ping)?,
+        let window = if beside_load {
+            self.watch(|| load::tcp(self.rig.forth(), 1, None), ping)?
+        } else {
+            self.window(None, ping)?
         };
         let quantile = |share| answers.quantile(share).map(|time| time.as_secs_f64() * 1e3);
         let (Some(p50), Some(p99)) = (quantile(0.5), quantile(0.99)) else {
@@ -152,21 +149,26 @@ impl Stage<'_> {
         Ok(Sample { p99: Some(p99), loss: None, ..sample(p50, &window) })
     }
 
-    /// Lets a load warm up, and takes what happens during `action`. An error when less crossed the
-    /// WAN than arrived, because then something else than the contender was measured.
-    fn watch(&self, load: &Load, action: impl FnOnce(&Stage<'_>) -> Result<()>) -> Result<Window> {
+    /// Starts a load, lets it warm up, and takes what happens during `action`. An error when less
+    /// crossed the WAN than arrived, because then something else than the contender was measured.
+    fn watch(
+        &self,
+        load: impl FnOnce() -> Result<Load>,
+        action: impl FnOnce(&Stage<'_>) -> Result<()>,
+    ) -> Result<Window> {
+        let before = self.rig.wan_octets()?;
+        let load = load()?;
         self.stop.sleep(WARM_UP)?;
-        let wan = self.rig.wan_octets()?;
-        let window = self.window(Some(load), action)?;
-        let crossed = self.rig.wan_octets()?.saturating_sub(wan);
+        let window = self.window(Some(&load), action)?;
+        // Over all of the load's life, since queues that were full when the window began empty in it.
+        let arrived = load.progressed().octets;
+        let crossed = self.rig.wan_octets()?.saturating_sub(before);
         if window.octets == 0 {
             return Err(LabError::Unexpected("nothing arrived".into()));
         }
-        // A queue that was full when the window began may add what crossed before it.
-        if crossed < window.octets / 100 * 95 {
+        if crossed < arrived {
             return Err(LabError::Unexpected(format!(
-                "{} octets arrived and only {crossed} crossed the WAN",
-                window.octets
+                "{arrived} octets arrived and only {crossed} crossed the WAN"
             )));
         }
         Ok(window)
