@@ -5,9 +5,9 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-#[cfg(target_arch = "x86_64")]
-use crate::avx512;
 use crate::self_test;
+#[cfg(target_arch = "x86_64")]
+use crate::{avx2, avx512};
 
 /// The environment variable that forces a backend by name, for tests.
 const VARIABLE: &str = "VGW_AEAD_BACKEND";
@@ -17,6 +17,9 @@ pub(crate) enum Kind {
     /// Our kernels on AVX-512 with IFMA, VAES and VPCLMULQDQ.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// Our ChaCha20-Poly1305 on AVX2, and AES-GCM of aws-lc.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
     /// The libraries, on every processor.
     Portable,
 }
@@ -26,6 +29,8 @@ impl Kind {
     const ALL: &[Self] = &[
         #[cfg(target_arch = "x86_64")]
         Self::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2,
         Self::Portable,
     ];
 
@@ -33,6 +38,8 @@ impl Kind {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
             Self::Portable => "portable",
         }
     }
@@ -41,6 +48,8 @@ impl Kind {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => avx512::is_supported(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => avx2::is_supported(),
             Self::Portable => true,
         }
     }

@@ -1,11 +1,11 @@
 //! The two calls of the fast path.
 
-#[cfg(target_arch = "x86_64")]
-use crate::avx512;
 use crate::backend::{Backend, Kind, backend};
 use crate::job::{BadJob, OpenJob, SealJob, check_open, check_seal};
 use crate::key::Key;
 use crate::portable;
+#[cfg(target_arch = "x86_64")]
+use crate::{avx2, avx512, simd};
 
 /// Seals every packet of `jobs`: ciphertext replaces the plaintext in `dst`, the tag is written
 /// behind it. Nothing is written unless every job fits the buffers and no two overlap.
@@ -41,7 +41,10 @@ pub fn seal_batch_on(
     match backend.kind() {
         // SAFETY: a `Backend` exists only for what the processor has, and the jobs are checked.
         #[cfg(target_arch = "x86_64")]
-        Kind::Avx512 => unsafe { avx512::seal(keys, src, dst, jobs) },
+        Kind::Avx512 => unsafe { simd::seal(&avx512::KERNELS, keys, src, dst, jobs) },
+        // SAFETY: likewise.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 => unsafe { simd::seal(&avx2::KERNELS, keys, src, dst, jobs) },
         Kind::Portable => portable::seal(keys, src, dst, jobs),
     }
     Ok(())
@@ -59,7 +62,10 @@ pub fn open_batch_on(
     match backend.kind() {
         // SAFETY: a `Backend` exists only for what the processor has, and the jobs are checked.
         #[cfg(target_arch = "x86_64")]
-        Kind::Avx512 => unsafe { avx512::open(keys, src, dst, jobs) },
+        Kind::Avx512 => unsafe { simd::open(&avx512::KERNELS, keys, src, dst, jobs) },
+        // SAFETY: likewise.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 => unsafe { simd::open(&avx2::KERNELS, keys, src, dst, jobs) },
         Kind::Portable => portable::open(keys, src, dst, jobs),
     }
     Ok(())

@@ -13,6 +13,8 @@
 //! has and that passes a self test. See [`Backend`] for how to force one.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod backend;
 mod batch;
@@ -30,6 +32,8 @@ mod key;
 mod poly1305;
 mod portable;
 mod self_test;
+#[cfg(target_arch = "x86_64")]
+mod simd;
 #[cfg(target_arch = "x86_64")]
 mod text;
 #[cfg(target_arch = "x86_64")]

@@ -1,5 +1,6 @@
 //! ChaCha20 keys, and the rounds over the blocks of many packets at once.
 
+pub(crate) mod avx2;
 pub(crate) mod avx512;
 
 use zeroize::Zeroize;

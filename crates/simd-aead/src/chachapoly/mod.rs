@@ -1,5 +1,6 @@
 //! ChaCha20-Poly1305 (RFC 8439 section 2.8) of many packets side by side.
 
+pub(crate) mod avx2;
 pub(crate) mod avx512;
 mod tile;
 
@@ -16,14 +17,24 @@ use tile::{PACKETS, Tile};
 /// pointers that are good for their lengths.
 pub(crate) type Run = unsafe fn(&mut Tile);
 
-/// Whether packets of these lengths, longest first, take less time side by side than one by one. A
-/// tile takes as long as its longest packet whatever its other lanes do. Nanoseconds, measured on
-/// Zen 4; only their ratio matters.
-fn tile_pays(lens: impl Iterator<Item = usize> + Clone) -> bool {
-    let longest = lens.clone().next().unwrap_or_default();
-    let tile = 120 + 200 * (longest / (2 * CHUNK) + 1);
-    let singles: usize = lens.map(|len| 150 + len * 3 / 8).sum();
-    tile < singles
+/// A kernel and what it costs. Nanoseconds, measured on Zen 4; only ratios matter.
+pub(crate) struct Kernel {
+    pub(crate) run: Run,
+    /// What a tile costs however short its packets are.
+    pub(crate) fixed: usize,
+    /// What a chunk of the tile's longest packet costs.
+    pub(crate) pass: usize,
+}
+
+impl Kernel {
+    /// Whether packets of these lengths, longest first, take less time side by side than one by one.
+    /// A tile takes as long as its longest packet whatever its other lanes do.
+    fn pays(&self, lens: impl Iterator<Item = usize> + Clone) -> bool {
+        let longest = lens.clone().next().unwrap_or_default();
+        let tile = self.fixed + self.pass * longest.div_ceil(CHUNK);
+        let singles: usize = lens.map(|len| 150 + len * 3 / 8).sum();
+        tile < singles
+    }
 }
 
 /// Seals the jobs at `indexes`, which are sorted by length, longest first.
@@ -32,7 +43,7 @@ fn tile_pays(lens: impl Iterator<Item = usize> + Clone) -> bool {
 /// The processor has the kernel's instructions, and the jobs passed the batch's check against `src`
 /// and `dst`.
 pub(crate) unsafe fn seal(
-    run: Run,
+    kernel: &Kernel,
     keys: &[&Key],
     src: &[u8],
     dst: &mut [u8],
@@ -44,7 +55,7 @@ pub(crate) unsafe fn seal(
     }
     let mut tile = Tile::new();
     for indexes in indexes.chunks(PACKETS) {
-        if !tile_pays(indexes.iter().map(|&index| jobs[usize::from(index)].plaintext_len())) {
+        if !kernel.pays(indexes.iter().map(|&index| jobs[usize::from(index)].plaintext_len())) {
             for job in indexes.iter().map(|&index| &jobs[usize::from(index)]) {
                 let Some(key) = keys[job.key as usize].chacha() else { continue };
                 portable::seal_one(&key.single, src, dst, job);
@@ -63,7 +74,7 @@ pub(crate) unsafe fn seal(
         // SAFETY: the caller's promise about the processor and the jobs: each text lies in the
         // buffers with room for a tag behind it.
         unsafe {
-            run(&mut tile);
+            (kernel.run)(&mut tile);
             for lane in 0..tile.count {
                 let text = &tile.text[lane];
                 text.output(text.len).cast::<[u8; TAG]>().write(tile.tag(lane));
@@ -78,7 +89,7 @@ pub(crate) unsafe fn seal(
 /// # Safety
 /// As for [`seal`].
 pub(crate) unsafe fn open(
-    run: Run,
+    kernel: &Kernel,
     keys: &[&Key],
     src: &[u8],
     dst: &mut [u8],
@@ -90,7 +101,7 @@ pub(crate) unsafe fn open(
     }
     let mut tile = Tile::new();
     for indexes in indexes.chunks(PACKETS) {
-        if !tile_pays(indexes.iter().map(|&index| jobs[usize::from(index)].plaintext_len())) {
+        if !kernel.pays(indexes.iter().map(|&index| jobs[usize::from(index)].plaintext_len())) {
             for &index in indexes {
                 let job = &mut jobs[usize::from(index)];
                 let Some(key) = keys[job.key as usize].chacha() else { continue };
@@ -109,7 +120,7 @@ pub(crate) unsafe fn open(
         // SAFETY: the caller's promise about the processor and the jobs: each ciphertext has its tag
         // behind it in `src`, each plaintext its room in `dst`.
         unsafe {
-            run(&mut tile);
+            (kernel.run)(&mut tile);
             for (lane, &index) in indexes.iter().enumerate() {
                 let text = &tile.text[lane];
                 let received = tile.cipher[lane].add(text.len).cast::<[u8; TAG]>().read();

@@ -24,18 +24,33 @@ pub(crate) struct Packet {
 #[repr(C, align(64))]
 pub(crate) struct Tags([u128; PACKETS]);
 
+/// Encrypts or decrypts the texts of at most [`PACKETS`] packets and computes their tags.
+///
+/// # Safety
+/// To be called only on a processor that has the kernel's instructions, with text and cipher
+/// pointers that are good for their lengths, and a key of the kernel's size.
+pub(crate) type Run = unsafe fn(&GcmKey, &[Packet], &mut Tags);
+
+/// The kernels of one instruction set, for AES-128 and AES-256.
+pub(crate) struct Kernels {
+    pub(crate) seal: [Run; 2],
+    pub(crate) open: [Run; 2],
+}
+
 /// Seals the jobs at `indexes`, all under `key`.
 ///
 /// # Safety
 /// The processor has the kernel's instructions, and the jobs passed the batch's check against buffers
 /// that begin at `src` and `dst`.
 pub(crate) unsafe fn seal(
+    kernels: &Kernels,
     key: &GcmKey,
     src: *const u8,
     dst: *mut u8,
     jobs: &[SealJob],
     indexes: &[u8],
 ) {
+    let run = kernels.seal[usize::from(key.last_round == 14)];
     let mut tags = Tags([0; PACKETS]);
     for indexes in indexes.chunks(PACKETS) {
         let packets = indexes.iter().map(|&index| {
@@ -49,10 +64,7 @@ pub(crate) unsafe fn seal(
         // SAFETY: the caller's promise about the processor and the jobs: each text lies in the
         // buffers with room for a tag behind it.
         unsafe {
-            match key.last_round {
-                10 => avx512::run::<10, true>(key, packets, &mut tags),
-                _ => avx512::run::<14, true>(key, packets, &mut tags),
-            }
+            run(key, packets, &mut tags);
             for (packet, tag) in packets.iter().zip(tags.0) {
                 let place = packet.text.output(packet.text.len);
                 place.cast::<[u8; TAG]>().write(tag.to_ne_bytes());
@@ -66,12 +78,14 @@ pub(crate) unsafe fn seal(
 /// # Safety
 /// As for [`seal`].
 pub(crate) unsafe fn open(
+    kernels: &Kernels,
     key: &GcmKey,
     src: *const u8,
     dst: *mut u8,
     jobs: &mut [OpenJob],
     indexes: &[u8],
 ) {
+    let run = kernels.open[usize::from(key.last_round == 14)];
     let mut tags = Tags([0; PACKETS]);
     for indexes in indexes.chunks(PACKETS) {
         let packets = indexes.iter().map(|&index| {
@@ -84,10 +98,7 @@ pub(crate) unsafe fn open(
         // SAFETY: the caller's promise about the processor and the jobs: each ciphertext has its tag
         // behind it in `src`, each plaintext its room in `dst`.
         unsafe {
-            match key.last_round {
-                10 => avx512::run::<10, false>(key, packets, &mut tags),
-                _ => avx512::run::<14, false>(key, packets, &mut tags),
-            }
+            run(key, packets, &mut tags);
             for ((packet, tag), &index) in packets.iter().zip(tags.0).zip(indexes) {
                 let received = packet.cipher.add(packet.text.len).cast::<[u8; TAG]>().read();
                 // One comparison of the whole: constant time.

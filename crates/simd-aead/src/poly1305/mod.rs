@@ -2,4 +2,5 @@
 //!
 //! Each packet is a plain Horner chain: its key is used once, so powers of `r` would not pay.
 
+pub(crate) mod avx2;
 pub(crate) mod avx512;

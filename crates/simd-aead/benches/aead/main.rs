@@ -1,0 +1,123 @@
+//! Nanoseconds a packet and GB/s of every backend of ours, beside the libraries, in one run.
+//!
+//! `cargo bench -p simd-aead` runs everything, `-- --quick` two sizes in short runs, and
+//! `-- FILTER` the benchmarks whose name contains it (`ALGORITHM/seal|open/SIZE B x BATCH/WHO`).
+//!
+//! A shared machine changes its speed from one second to the next. So each contender runs in short
+//! slices with aws-lc-rs in between, and the ratio in the closing table is the median over pairs of
+//! neighbouring slices.
+
+mod contenders;
+mod table;
+
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput};
+use simd_aead::Algorithm;
+
+use contenders::{Cell, Operation};
+use table::{Row, Table};
+
+/// The contender that the others are compared with.
+const REFERENCE: &str = "aws-lc-rs";
+/// Octets of plaintext, and packets in a batch.
+const SIZES: [usize; 6] = [64, 256, 512, 1024, 1420, 8192];
+const BATCHES: [usize; 3] = [1, 8, 32];
+/// How long a contender runs before the reference has its turn: far above the clock's resolution,
+/// far below the scheduler's.
+const SLICE: Duration = Duration::from_micros(100);
+
+fn main() {
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let sizes = if quick { &[64, 1420][..] } else { &SIZES };
+    let batches = if quick { &[1, 32][..] } else { &BATCHES };
+    let (warm_up, measurement) = if quick { (5, 20) } else { (20, 100) };
+    let mut criterion = Criterion::default()
+        .without_plots()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(warm_up))
+        .measurement_time(Duration::from_millis(measurement))
+        .configure_from_args();
+    let mut table = Table::default();
+    for algorithm in [Algorithm::ChaCha20Poly1305, Algorithm::Aes256Gcm, Algorithm::Aes128Gcm] {
+        for operation in [Operation::Seal, Operation::Open] {
+            for &size in sizes {
+                for &batch in batches {
+                    run(&mut criterion, &mut table, Cell { algorithm, operation, size, batch });
+                }
+            }
+        }
+    }
+    criterion.final_summary();
+    table.print(&SIZES);
+}
+
+/// Every contender on one combination of algorithm, operation, size and batch.
+fn run(criterion: &mut Criterion, table: &mut Table, cell: Cell) {
+    let mut group = criterion.benchmark_group(cell.to_string());
+    group.throughput(Throughput::Bytes(cell.size as u64));
+    let mut reference = contenders::reference(cell);
+    for (name, mut contender) in contenders::all(cell) {
+        let mut pairs = Vec::new();
+        group.bench_function(&name, |bencher| {
+            bencher.iter_custom(|packets| {
+                let (time, measured) =
+                    in_turns(packets, cell.batch, &mut contender, &mut reference);
+                pairs.extend(measured);
+                time
+            });
+        });
+        if !pairs.is_empty() {
+            table.push(Row::new(cell, name, pairs));
+        }
+    }
+    group.finish();
+}
+
+/// Nanoseconds a packet of neighbouring slices: the contender's and the reference's.
+type Pair = (f64, f64);
+
+/// Runs `packets` packets of the contender, slice by slice in turns with the reference. Returns the
+/// time of the contender alone.
+fn in_turns(
+    packets: u64,
+    batch: usize,
+    contender: &mut dyn FnMut(),
+    reference: &mut dyn FnMut(),
+) -> (Duration, Vec<Pair>) {
+    let mut pairs = Vec::new();
+    let mut total = Duration::ZERO;
+    let mut left = packets;
+    while left > 0 {
+        let (time, batches) = slice(left.div_ceil(batch as u64), contender);
+        let (other_time, other_batches) = slice(u64::MAX, reference);
+        let packet =
+            |time: Duration, batches: u64| time.as_nanos() as f64 / (batches * batch as u64) as f64;
+        // The last slice may be cut short by `packets`; too short to be a measurement.
+        if time > SLICE / 2 {
+            pairs.push((packet(time, batches), packet(other_time, other_batches)));
+        }
+        // The last batch may be larger than what was left.
+        let done = left.min(batches * batch as u64);
+        total += time.mul_f64(done as f64 / (batches * batch as u64) as f64);
+        left -= done;
+    }
+    (total, pairs)
+}
+
+/// Runs at most `most` batches, and stops after the first clock reading past a slice.
+fn slice(most: u64, contender: &mut dyn FnMut()) -> (Duration, u64) {
+    let start = Instant::now();
+    let mut batches = 0;
+    loop {
+        let share = (most - batches).min(16);
+        for _ in 0..share {
+            contender();
+        }
+        batches += share;
+        let time = start.elapsed();
+        if time >= SLICE || batches == most {
+            return (time, batches);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What the SIMD backends share: a batch is cut into windows, each window's packets are ordered, and
+//! handed to the kernels of one instruction set.
+
+use crate::chachapoly;
+use crate::gcm;
+use crate::job::{OpenJob, SealJob, TAG};
+use crate::key::{Algorithm, Key};
+use crate::portable;
+use crate::window::{Picks, WINDOW};
+
+/// The kernels of one instruction set.
+pub(crate) struct Kernels {
+    pub(crate) chacha: chachapoly::Kernel,
+    /// Where there is none, aws-lc does AES-GCM packet by packet.
+    pub(crate) gcm: Option<gcm::Kernels>,
+}
+
+/// Runs checked jobs.
+///
+/// # Safety
+/// The processor has the instructions of `kernels`, and the jobs passed the batch's check against
+/// `src` and `dst`.
+pub(crate) unsafe fn seal(
+    kernels: &Kernels,
+    keys: &[&Key],
+    src: &[u8],
+    dst: &mut [u8],
+    jobs: &[SealJob],
+) {
+    for jobs in jobs.chunks(WINDOW) {
+        let (mut chacha, mut aes) = (Picks::new(), Picks::new());
+        for (index, job) in jobs.iter().enumerate() {
+            match keys[job.key as usize].algorithm() {
+                Algorithm::ChaCha20Poly1305 => chacha.push(index),
+                Algorithm::Aes128Gcm | Algorithm::Aes256Gcm => aes.push(index),
+            }
+        }
+        chacha.sort_longest_first(|index| jobs[index].plaintext_len());
+        aes.sort_longest_first(|index| jobs[index].plaintext_len());
+        while let Some(run) = aes.take_alike(|a, b| jobs[a].key == jobs[b].key) {
+            let key = keys[jobs[usize::from(run.as_slice()[0])].key as usize];
+            match (&kernels.gcm, key.gcm()) {
+                // SAFETY: the caller's promise.
+                (Some(kernels), Some(key)) => unsafe {
+                    gcm::seal(kernels, key, src.as_ptr(), dst.as_mut_ptr(), jobs, run.as_slice());
+                },
+                _ => {
+                    for &index in run.as_slice() {
+                        portable::seal_one(&key.portable, src, dst, &jobs[usize::from(index)]);
+                    }
+                }
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            chachapoly::seal(&kernels.chacha, keys, src, dst, jobs, chacha.as_slice());
+        }
+    }
+}
+
+/// Runs checked jobs.
+///
+/// # Safety
+/// As for [`seal`].
+pub(crate) unsafe fn open(
+    kernels: &Kernels,
+    keys: &[&Key],
+    src: &[u8],
+    dst: &mut [u8],
+    jobs: &mut [OpenJob],
+) {
+    for jobs in jobs.chunks_mut(WINDOW) {
+        let (mut chacha, mut aes) = (Picks::new(), Picks::new());
+        for (index, job) in jobs.iter_mut().enumerate() {
+            job.ok = false;
+            if job.src.len() < TAG {
+                continue;
+            }
+            match keys[job.key as usize].algorithm() {
+                Algorithm::ChaCha20Poly1305 => chacha.push(index),
+                Algorithm::Aes128Gcm | Algorithm::Aes256Gcm => aes.push(index),
+            }
+        }
+        chacha.sort_longest_first(|index| jobs[index].plaintext_len());
+        aes.sort_longest_first(|index| jobs[index].plaintext_len());
+        while let Some(run) = aes.take_alike(|a, b| jobs[a].key == jobs[b].key) {
+            let key = keys[jobs[usize::from(run.as_slice()[0])].key as usize];
+            match (&kernels.gcm, key.gcm()) {
+                // SAFETY: the caller's promise.
+                (Some(kernels), Some(key)) => unsafe {
+                    gcm::open(kernels, key, src.as_ptr(), dst.as_mut_ptr(), jobs, run.as_slice());
+                },
+                _ => {
+                    for &index in run.as_slice() {
+                        portable::open_one(&key.portable, src, dst, &mut jobs[usize::from(index)]);
+                    }
+                }
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            chachapoly::open(&kernels.chacha, keys, src, dst, jobs, chacha.as_slice());
+        }
+    }
+}
