@@ -5,7 +5,12 @@ use crate::simd::Kernels;
 
 /// To be used only where [`is_supported`].
 pub(crate) const KERNELS: Kernels = Kernels {
-    chacha: chachapoly::Kernel { run: chachapoly::avx2::run, fixed: 300, pass: 200 },
+    chacha: chachapoly::Kernel {
+        seal: chachapoly::avx2::run::<true>,
+        open: chachapoly::avx2::run::<false>,
+        fixed: 300,
+        pass: 200,
+    },
     // aws-lc's own kernels for these processors are no slower.
     gcm: None,
 };

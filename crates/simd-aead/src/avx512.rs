@@ -6,7 +6,12 @@ use crate::simd::Kernels;
 
 /// To be used only where [`is_supported`].
 pub(crate) const KERNELS: Kernels = Kernels {
-    chacha: chachapoly::Kernel { run: chachapoly::avx512::run, fixed: 120, pass: 100 },
+    chacha: chachapoly::Kernel {
+        seal: chachapoly::avx512::run::<true>,
+        open: chachapoly::avx512::run::<false>,
+        fixed: 270,
+        pass: 100,
+    },
     gcm: Some(gcm::Kernels {
         seal: [gcm::avx512::run::<10, true>, gcm::avx512::run::<14, true>],
         open: [gcm::avx512::run::<10, false>, gcm::avx512::run::<14, false>],
@@ -20,6 +25,7 @@ pub(crate) fn is_supported() -> bool {
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512ifma")
+        && is_x86_feature_detected!("avx512vbmi2")
         && is_x86_feature_detected!("vaes")
         && is_x86_feature_detected!("vpclmulqdq")
         && is_x86_feature_detected!("bmi2")

@@ -41,6 +41,9 @@ impl Text {
         let to = if job.suffix == 0 { len } else { body_end / CHUNK * CHUNK };
         let (head, tail) = if from < to { (from, to) } else { (body_end, body_end) };
         for shared in [job.prefix..head, tail..body_end] {
+            if shared.is_empty() {
+                continue;
+            }
             let start = job.body.start + (shared.start - job.prefix);
             // SAFETY: `shared` lies in the body's part of the plaintext, so that by the check both
             // ranges are in their buffers, which do not overlap.

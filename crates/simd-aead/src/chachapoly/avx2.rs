@@ -18,7 +18,7 @@ const GROUPS: usize = PACKETS / LANES;
 /// The processor has AVX2. The text and cipher pointers of every packet in the tile are good for its
 /// length.
 #[target_feature(enable = "avx2")]
-pub(crate) unsafe fn run(tile: &mut Tile) {
+pub(crate) unsafe fn run<const SEAL: bool>(tile: &mut Tile) {
     let mut state = initial(tile);
     let (factors, s) = one_time_keys(&block(&state));
     let mut h = [[_mm256_setzero_si256(); 5]; GROUPS];
@@ -35,9 +35,9 @@ pub(crate) unsafe fn run(tile: &mut Tile) {
         // SAFETY: the caller's promise; a whole chunk is wholly in every text.
         unsafe {
             if offset + CHUNK <= shortest {
-                step::<true>(tile, &words, offset, &factors, &mut h);
+                step::<SEAL, true>(tile, &words, offset, &factors, &mut h);
             } else {
-                step::<false>(tile, &words, offset, &factors, &mut h);
+                step::<SEAL, false>(tile, &words, offset, &factors, &mut h);
             }
         }
     }
@@ -117,7 +117,7 @@ fn one_time_keys(words: &[__m256i; 16]) -> ([Factors; GROUPS], [[u128; LANES]; G
 /// The text and cipher pointers are good for their lengths.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn step<const WHOLE: bool>(
+unsafe fn step<const SEAL: bool, const WHOLE: bool>(
     tile: &Tile,
     words: &[__m256i; 16],
     offset: usize,
@@ -132,7 +132,7 @@ unsafe fn step<const WHOLE: bool>(
         let mut cipher = [_mm256_setzero_si256(); PACKETS];
         for lane in 0..PACKETS {
             // SAFETY: the caller's promise.
-            cipher[lane] = unsafe { crypt::<WHOLE>(tile, lane, at, keystream[lane]) };
+            cipher[lane] = unsafe { crypt::<SEAL, WHOLE>(tile, lane, at, keystream[lane]) };
         }
         let [a, b, c, d, e, f, g, i] = cipher;
         let pairs = [transpose_pairs([a, b, c, d]), transpose_pairs([e, f, g, i])];
@@ -153,7 +153,7 @@ unsafe fn step<const WHOLE: bool>(
 /// The text and cipher pointers are good for their lengths; for all of the half chunk if `WHOLE`.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn crypt<const WHOLE: bool>(
+unsafe fn crypt<const SEAL: bool, const WHOLE: bool>(
     tile: &Tile,
     lane: usize,
     at: usize,
@@ -161,7 +161,6 @@ unsafe fn crypt<const WHOLE: bool>(
 ) -> __m256i {
     const HALF: usize = CHUNK / 2;
     let text = &tile.text[lane];
-    let sealing = tile.cipher[lane] == text.output(0).cast_const();
     let rest = if WHOLE { HALF } else { text.len.saturating_sub(at).min(HALF) };
     if rest == 0 {
         return _mm256_setzero_si256();
@@ -174,7 +173,7 @@ unsafe fn crypt<const WHOLE: bool>(
             let input = _mm256_loadu_si256(input.cast());
             let result = _mm256_xor_si256(input, keystream);
             _mm256_storeu_si256(output.cast(), result);
-            return if sealing { result } else { input };
+            return if SEAL { result } else { input };
         }
     }
     let (mut buffer, mut octets) = ([0u8; HALF], [0u8; HALF]);
@@ -185,6 +184,6 @@ unsafe fn crypt<const WHOLE: bool>(
         _mm256_storeu_si256(octets.as_mut_ptr().cast(), _mm256_xor_si256(input, keystream));
         octets[rest..].fill(0);
         output.copy_from_nonoverlapping(octets.as_ptr(), rest);
-        if sealing { _mm256_loadu_si256(octets.as_ptr().cast()) } else { input }
+        if SEAL { _mm256_loadu_si256(octets.as_ptr().cast()) } else { input }
     }
 }

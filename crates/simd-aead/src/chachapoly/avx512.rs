@@ -1,80 +1,79 @@
-//! Eight packets at once: ChaCha20 of two blocks of each packet, and between its rounds Poly1305 of
-//! the two chunks of ciphertext before, one packet a lane. The rounds alone leave execution units
-//! idle that the multiplications use.
+//! Up to eight packets at once: ChaCha20 of two or four blocks of each packet, then Poly1305 of the
+//! chunks of ciphertext that they made, one packet a lane.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::tile::{PACKETS, Tile};
 use crate::chacha::CONSTANTS;
-use crate::chacha::avx512::{double_round, quarter_rounds, transpose};
-use crate::forget::forget;
-use crate::poly1305::avx512::{Factors, Halves, absorb, splat, tag, transpose as transpose_chunks};
-use crate::text::{CHUNK, mask};
+use crate::chacha::avx512::{rounds, rounds_of_two, transpose};
+use crate::poly1305::avx512::{Halves, Poly, transpose as transpose_chunks};
+use crate::text::CHUNK;
 
-/// Encrypts or decrypts the texts of `tile` and computes the tags of its ciphertexts.
+/// Encrypts (`SEAL`) or decrypts the texts of `tile` and computes the tags of its ciphertexts.
 ///
 /// # Safety
-/// The text and cipher pointers of every packet in the tile are good for its length.
+/// The processor has AVX-512 with these extensions. The text pointers of every packet in the tile are
+/// good for its length.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
-pub(crate) unsafe fn run(tile: &mut Tile) {
+#[target_feature(enable = "avx512vbmi2")]
+pub(crate) unsafe fn run<const SEAL: bool>(tile: &mut Tile) {
     let mut state = initial(tile);
-    let mut words = state;
-    for _ in 0..10 {
-        double_round!(words);
-    }
-    for (word, start) in words.iter_mut().zip(&state) {
-        *word = _mm512_add_epi32(*word, *start);
-    }
+    let longest = tile.longest();
+    // Block 0 makes the one-time keys: block n + 1 is for chunk n. Four blocks at a time, or two where
+    // that is enough.
+    let mut keystream = [[_mm512_setzero_si512(); PACKETS]; 4];
+    let mut chunks = if longest <= CHUNK { 2 } else { 4 };
+    let words = if chunks == 2 {
+        rounds(&state)
+    } else {
+        let (words, second) = rounds_of_two(&state, &next(&state));
+        [keystream[2], keystream[3]] = halves(transpose(second));
+        state = next(&state);
+        words
+    };
+    [_, keystream[1]] = halves(transpose(words));
+
     let [r, s] = one_time_keys(&words);
-    // SAFETY: the caller's promise.
-    unsafe { xor_chunks(tile, transpose(words), 0) };
-
-    let lens = load(&tile.len);
-    let factors = Factors::new(r);
-    let mut h = [_mm512_setzero_si512(); 3];
+    let mut poly = Poly::new(r);
     let aad_lens = load(&tile.aad_len);
-    absorb!(
-        h,
-        &factors,
-        [load(&tile.aad[0]), load(&tile.aad[1])],
-        _mm512_test_epi64_mask(aad_lens, aad_lens)
-    );
+    let aad = [load(&tile.aad[0]), load(&tile.aad[1])];
+    poly.absorb(aad, _mm512_test_epi64_mask(aad_lens, aad_lens));
 
-    // Pass p covers blocks 2p and 2p + 1 of the key stream, which are chunks 2p - 1 and 2p.
-    let mut blocks = [[_mm512_setzero_si512(); 2]; 8];
-    let passes = (tile.longest().div_ceil(CHUNK) + 2) / 2;
-    for pass in 1..passes {
-        let behind = (2 * pass).wrapping_sub(3).wrapping_mul(CHUNK);
-        // SAFETY: the caller's promise.
-        unsafe { ciphertext(tile, behind, &mut blocks) };
-        let mut at = splat(behind as u64);
-        state[12] = _mm512_add_epi32(state[12], _mm512_set1_epi32(2));
-        let mut words = state;
-        double_round!(words);
-        double_round!(words);
-        for block in &blocks {
-            double_round!(words);
-            absorb!(h, &factors, *block, _mm512_cmpgt_epu64_mask(lens, at));
-            at = _mm512_add_epi64(at, splat(16));
+    let mut run = Run::<SEAL> { tile, poly, whole: tile.whole_from_source() };
+    let (mut offset, mut first) = (0, 1);
+    while offset < longest {
+        for keystream in &keystream[first..chunks] {
+            // SAFETY: the caller's promise; whole chunks have 64 octets at both ends.
+            unsafe {
+                if run.whole.start <= offset && offset + CHUNK <= run.whole.end {
+                    let blocks = run.whole_chunk(keystream, offset);
+                    run.poly.absorb_four::<SEAL>(blocks);
+                } else if offset < longest {
+                    run.chunk(keystream, offset);
+                }
+            }
+            offset += CHUNK;
         }
-        for (word, start) in words.iter_mut().zip(&state) {
-            *word = _mm512_add_epi32(*word, *start);
+        if offset >= longest {
+            break;
         }
-        // SAFETY: the caller's promise.
-        unsafe { xor_chunks(tile, transpose(words), pass) };
+        first = 0;
+        state = next(&state);
+        chunks = if longest - offset <= 2 * CHUNK { 2 } else { 4 };
+        if chunks == 2 {
+            [keystream[0], keystream[1]] = halves(transpose(rounds(&state)));
+        } else {
+            let (words, second) = rounds_of_two(&state, &next(&state));
+            [keystream[0], keystream[1]] = halves(transpose(words));
+            [keystream[2], keystream[3]] = halves(transpose(second));
+            state = next(&state);
+        }
     }
 
-    let behind = (2 * passes).wrapping_sub(3).wrapping_mul(CHUNK);
-    // SAFETY: the caller's promise.
-    unsafe { ciphertext(tile, behind, &mut blocks) };
-    let mut at = splat(behind as u64);
-    for block in &blocks {
-        absorb!(h, &factors, *block, _mm512_cmpgt_epu64_mask(lens, at));
-        at = _mm512_add_epi64(at, splat(16));
-    }
-    absorb!(h, &factors, [aad_lens, lens], u8::MAX);
-    let tag = tag(h, s);
-    for (half, tag) in tile.tag.iter_mut().zip(tag) {
+    let Run { mut poly, .. } = run;
+    poly.absorb([aad_lens, load(&tile.len)], u8::MAX);
+    for (half, tag) in tile.tag.iter_mut().zip(poly.tag(s)) {
         // SAFETY: the half is 64 writable octets.
         unsafe { _mm512_storeu_si512(half.as_mut_ptr().cast(), tag) };
     }
@@ -118,44 +117,85 @@ fn one_time_keys(words: &[__m512i; 16]) -> [Halves; 2] {
     keys
 }
 
-/// Applies the key stream of `pass` to its two chunks of each packet; in pass 0 the first is none.
-///
-/// # Safety
-/// The text pointers are good for their lengths.
+/// The states of the two blocks of each packet that follow.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
-unsafe fn xor_chunks(tile: &Tile, keystream: [__m512i; 16], pass: usize) {
-    for (lane, keystream) in keystream.into_iter().enumerate() {
-        let text = &tile.text[lane % PACKETS];
-        // Chunk -1 is far past every length, like the chunks after the last.
-        let offset = (2 * pass + lane / PACKETS).wrapping_sub(1).wrapping_mul(CHUNK);
-        // SAFETY: the mask has one bit for each octet of text from `offset` on; other octets are not
-        // touched.
-        unsafe {
-            let (input, output, mask) = text.chunk(offset);
-            let input = _mm512_maskz_loadu_epi8(mask, input.cast());
-            _mm512_mask_storeu_epi8(output.cast(), mask, _mm512_xor_si512(input, keystream));
-        }
-    }
+fn next(state: &[__m512i; 16]) -> [__m512i; 16] {
+    let mut next = *state;
+    next[12] = _mm512_add_epi32(state[12], _mm512_set1_epi32(2));
+    next
 }
 
-/// The two chunks of ciphertext at `offset` of each packet, as eight blocks; zeros past its end.
-///
-/// # Safety
-/// The cipher pointers are good for their lengths.
+/// The key stream of the lower eight lanes and of the upper.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
-unsafe fn ciphertext(tile: &Tile, offset: usize, blocks: &mut [Halves; 8]) {
-    for (half, blocks) in blocks.chunks_exact_mut(4).enumerate() {
-        let offset = offset.wrapping_add(half * CHUNK);
-        let mut chunks = [_mm512_setzero_si512(); PACKETS];
-        for (lane, chunk) in chunks.iter_mut().enumerate() {
-            let rest = tile.text[lane].len.saturating_sub(offset);
-            let place = if rest == 0 { 0 } else { offset };
-            let place = tile.cipher[lane].wrapping_add(place);
-            // SAFETY: the mask has one bit for each octet of ciphertext from `offset` on.
-            *chunk = unsafe { _mm512_maskz_loadu_epi8(mask(rest), place.cast()) };
+fn halves(blocks: [__m512i; 16]) -> [[__m512i; PACKETS]; 2] {
+    let mut halves = [[_mm512_setzero_si512(); PACKETS]; 2];
+    for (half, blocks) in halves.iter_mut().zip(blocks.as_chunks().0) {
+        *half = *blocks;
+    }
+    halves
+}
+
+/// The packets of a tile, and the running value of their tags.
+struct Run<'a, const SEAL: bool> {
+    tile: &'a Tile,
+    poly: Poly,
+    /// Offsets of the chunks that are whole in every lane and read from the source.
+    whole: Range<usize>,
+}
+
+impl<const SEAL: bool> Run<'_, SEAL> {
+    /// Applies the key stream to the chunk at `offset` of each packet, as far as it goes, and absorbs
+    /// the ciphertext.
+    ///
+    /// # Safety
+    /// The text pointers are good for their lengths.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+    #[target_feature(enable = "avx512vbmi2")]
+    unsafe fn chunk(&mut self, keystream: &[__m512i; PACKETS], offset: usize) {
+        let mut cipher = [_mm512_setzero_si512(); PACKETS];
+        for lane in 0..PACKETS {
+            let (input, output, mask) = self.tile.text[lane].chunk(offset);
+            // SAFETY: the mask has one bit for each octet of text from `offset` on; other octets are
+            // not touched.
+            unsafe {
+                let input = _mm512_maskz_loadu_epi8(mask, input.cast());
+                let result = _mm512_xor_si512(input, keystream[lane]);
+                _mm512_mask_storeu_epi8(output.cast(), mask, result);
+                cipher[lane] = if SEAL { _mm512_maskz_mov_epi8(mask, result) } else { input };
+            }
         }
-        blocks.copy_from_slice(&transpose_chunks(chunks));
+        let lens = load(&self.tile.len);
+        let longest = self.tile.longest();
+        for (n, block) in transpose_chunks(cipher).into_iter().enumerate() {
+            let at = offset + 16 * n;
+            if at < longest {
+                let active = _mm512_cmpgt_epu64_mask(lens, _mm512_set1_epi64(at as i64));
+                self.poly.absorb(block, active);
+            }
+        }
+    }
+
+    /// Applies the key stream to the whole chunk at `offset` of each packet; returns the ciphertext
+    /// as four blocks.
+    ///
+    /// # Safety
+    /// The text pointers are good for these chunks.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+    unsafe fn whole_chunk(&self, keystream: &[__m512i; PACKETS], offset: usize) -> [Halves; 4] {
+        let mut cipher = [_mm512_setzero_si512(); PACKETS];
+        for lane in 0..PACKETS {
+            let text = &self.tile.text[lane];
+            // SAFETY: the caller's promise: there are 64 octets at both.
+            unsafe {
+                let input = _mm512_loadu_si512(text.source().wrapping_add(offset).cast());
+                let result = _mm512_xor_si512(input, keystream[lane]);
+                _mm512_storeu_si512(text.output(offset).cast(), result);
+                cipher[lane] = if SEAL { result } else { input };
+            }
+        }
+        transpose_chunks(cipher)
     }
 }

@@ -19,7 +19,8 @@ pub(crate) type Run = unsafe fn(&mut Tile);
 
 /// A kernel and what it costs. Nanoseconds, measured on Zen 4; only ratios matter.
 pub(crate) struct Kernel {
-    pub(crate) run: Run,
+    pub(crate) seal: Run,
+    pub(crate) open: Run,
     /// What a tile costs however short its packets are.
     pub(crate) fixed: usize,
     /// What a chunk of the tile's longest packet costs.
@@ -73,8 +74,9 @@ pub(crate) unsafe fn seal(
         }
         // SAFETY: the caller's promise about the processor and the jobs: each text lies in the
         // buffers with room for a tag behind it.
+        tile.fill();
         unsafe {
-            (kernel.run)(&mut tile);
+            (kernel.seal)(&mut tile);
             for lane in 0..tile.count {
                 let text = &tile.text[lane];
                 text.output(text.len).cast::<[u8; TAG]>().write(tile.tag(lane));
@@ -119,8 +121,9 @@ pub(crate) unsafe fn open(
         }
         // SAFETY: the caller's promise about the processor and the jobs: each ciphertext has its tag
         // behind it in `src`, each plaintext its room in `dst`.
+        tile.fill();
         unsafe {
-            (kernel.run)(&mut tile);
+            (kernel.open)(&mut tile);
             for (lane, &index) in indexes.iter().enumerate() {
                 let text = &tile.text[lane];
                 let received = tile.cipher[lane].add(text.len).cast::<[u8; TAG]>().read();

@@ -1,5 +1,7 @@
 //! What the lanes of one run work on: up to eight packets, their values side by side.
 
+use std::ops::Range;
+
 use zeroize::Zeroize;
 
 use crate::chacha::ChaChaKey;
@@ -48,7 +50,6 @@ impl Tile {
     /// Forgets the packets.
     pub(crate) fn clear(&mut self) {
         self.count = 0;
-        self.len = [0; PACKETS];
     }
 
     /// Adds a packet; there must be room.
@@ -61,15 +62,11 @@ impl Tile {
         text: Text,
         cipher: *const u8,
     ) {
-        if self.count == 0 {
-            // Idle lanes touch nothing, but their pointers must be to mapped memory.
-            (self.text, self.cipher) = ([text.emptied(); PACKETS], [cipher; PACKETS]);
-        }
         let lane = self.count;
+        let (words, _) = nonce.as_chunks::<4>();
         for (row, word) in self.key.iter_mut().zip(key.0) {
             row[lane] = word;
         }
-        let (words, _) = nonce.as_chunks::<4>();
         for (row, word) in self.nonce.iter_mut().zip(words) {
             row[lane] = u32::from_le_bytes(*word);
         }
@@ -86,9 +83,34 @@ impl Tile {
         self.count += 1;
     }
 
+    /// After the last packet: idle lanes have no octets, and do what the first does where nobody
+    /// counts octets: they write the same there.
+    pub(crate) fn fill(&mut self) {
+        let idle = self.count..PACKETS;
+        if idle.is_empty() {
+            return;
+        }
+        for row in self.key.iter_mut().chain(&mut self.nonce) {
+            let first = row[0];
+            row[idle.clone()].fill(first);
+        }
+        let (first, cipher) = (self.text[0].emptied(), self.cipher[0]);
+        self.len[idle.clone()].fill(0);
+        self.text[idle.clone()].fill(first);
+        self.cipher[idle].fill(cipher);
+    }
+
     /// The length of the longest text, which is the first.
     pub(crate) fn longest(&self) -> usize {
         self.text[0].len
+    }
+
+    /// Offsets of the chunks that are whole in every lane and read from the source.
+    pub(crate) fn whole_from_source(&self) -> Range<usize> {
+        self.text.iter().fold(0..usize::MAX, |all, text| {
+            let whole = text.whole_from_source();
+            all.start.max(whole.start)..all.end.min(whole.end)
+        })
     }
 
     /// The tag of the packet in `lane`.

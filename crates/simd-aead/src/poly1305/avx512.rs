@@ -6,122 +6,222 @@ use std::arch::x86_64::*;
 /// 16-octet numbers of eight packets as two halves.
 pub(crate) type Halves = [__m512i; 2];
 
+/// A number of each packet in three limbs.
+type Limbs = [__m512i; 3];
+
 const LIMB44: u64 = (1 << 44) - 1;
 const LIMB42: u64 = (1 << 42) - 1;
 /// The bit that RFC 8439 section 2.5.1 sets above each 16-octet block, in the third limb.
 const PAD: u64 = 1 << (128 - 88);
 
-/// What a block is multiplied with, and the constants of the multiplication. Kept in memory: in the
-/// fused loop the registers are for ChaCha20's state, and the compiler, left to itself, would spill
-/// that to hold these.
+/// The tags of eight packets in the making.
+pub(crate) struct Poly {
+    /// Carried only when it is multiplied next: the products that do not wait for it come before and
+    /// hide how long that takes.
+    h: Sum,
+    r: Factors,
+    powers: Option<Powers>,
+}
+
+/// What a number is multiplied with.
 #[derive(Clone, Copy)]
-pub(crate) struct Factors {
-    pub(crate) r: [__m512i; 3],
+struct Factors {
+    r: Limbs,
     /// 20 r1 and 20 r2: a product of limbs whose indexes sum to 3 is worth 2^132, which is 4 * 5
     /// modulo the prime.
-    pub(crate) s: [__m512i; 2],
-    pub(crate) limb44: __m512i,
-    pub(crate) limb42: __m512i,
-    pub(crate) pad: __m512i,
+    s: [__m512i; 2],
 }
 
-/// `h = (h + block) * r` in the lanes of `$active`, where a block is 16 octets and the pad bit. A macro for the reason given in `chacha::avx512`.
-macro_rules! absorb {
-    ($h:ident, $factors:expr, $block:expr, $active:expr) => {{
-        let [old0, old1, old2] = $h;
-        let ([lo, hi], active) = ($block, $active);
-        let Factors { r: [r0, r1, r2], s: [s1, s2], limb44, limb42, pad } = *forget($factors);
-        let middle = _mm512_or_si512(_mm512_srli_epi64::<44>(lo), _mm512_slli_epi64::<20>(hi));
-        let h0 = _mm512_add_epi64(old0, _mm512_and_si512(lo, limb44));
-        let h1 = _mm512_add_epi64(old1, _mm512_and_si512(middle, limb44));
-        let top = _mm512_or_si512(_mm512_srli_epi64::<24>(hi), pad);
-        let h2 = _mm512_add_epi64(old2, top);
-
-        let zero = _mm512_setzero_si512();
-        // The limb of h that is known last comes last.
-        let lo0 = _mm512_madd52lo_epu64(zero, h2, s1);
-        let hi0 = _mm512_madd52hi_epu64(zero, h2, s1);
-        let lo1 = _mm512_madd52lo_epu64(zero, h2, s2);
-        let hi1 = _mm512_madd52hi_epu64(zero, h2, s2);
-        let lo2 = _mm512_madd52lo_epu64(zero, h2, r0);
-        let hi2 = _mm512_madd52hi_epu64(zero, h2, r0);
-        let lo0 = _mm512_madd52lo_epu64(lo0, h1, s2);
-        let hi0 = _mm512_madd52hi_epu64(hi0, h1, s2);
-        let lo1 = _mm512_madd52lo_epu64(lo1, h1, r0);
-        let hi1 = _mm512_madd52hi_epu64(hi1, h1, r0);
-        let lo2 = _mm512_madd52lo_epu64(lo2, h1, r1);
-        let hi2 = _mm512_madd52hi_epu64(hi2, h1, r1);
-        let lo0 = _mm512_madd52lo_epu64(lo0, h0, r0);
-        let hi0 = _mm512_madd52hi_epu64(hi0, h0, r0);
-        let lo1 = _mm512_madd52lo_epu64(lo1, h0, r1);
-        let hi1 = _mm512_madd52hi_epu64(hi1, h0, r1);
-        let lo2 = _mm512_madd52lo_epu64(lo2, h0, r2);
-        let hi2 = _mm512_madd52hi_epu64(hi2, h0, r2);
-
-        // A high half is worth 2^52, which is 2^8 of the next limb, and 2^10 above the top one.
-        // Limb 0 keeps up to 49 bits: the products of the next block still fit.
-        let t1 = _mm512_add_epi64(lo1, _mm512_slli_epi64::<8>(hi0));
-        let t1 = _mm512_add_epi64(t1, _mm512_srli_epi64::<44>(lo0));
-        let t2 = _mm512_add_epi64(lo2, _mm512_slli_epi64::<8>(hi1));
-        let t2 = _mm512_add_epi64(t2, _mm512_srli_epi64::<44>(t1));
-        let top = _mm512_slli_epi64::<10>(hi2);
-        let top = _mm512_add_epi64(top, _mm512_srli_epi64::<42>(t2));
-        let bottom = _mm512_add_epi64(_mm512_and_si512(lo0, limb44), top);
-        $h = [
-            _mm512_mask_add_epi64(old0, active, bottom, _mm512_slli_epi64::<2>(top)),
-            _mm512_mask_and_epi64(old1, active, t1, limb44),
-            _mm512_mask_and_epi64(old2, active, t2, limb42),
-        ];
-    }};
+/// `r`, r^2, r^3 and r^4: with them four blocks are multiplied each with its own power, and the sum
+/// is carried once.
+struct Powers {
+    /// r^4 first, as the blocks meet them.
+    factors: [Factors; 4],
+    /// The pad bits of four blocks times their powers.
+    pads: Limbs,
 }
 
-pub(crate) use absorb;
+/// A sum of products of limbs that is not carried yet: their lower 52 bits, and the bits above.
+#[derive(Clone, Copy)]
+struct Sum {
+    lo: Limbs,
+    hi: Limbs,
+}
 
-impl Factors {
-    /// For the clamped `r` (RFC 8439 section 2.5.1).
+impl Poly {
+    /// For the `r` that RFC 8439 section 2.5.1 still has to clamp.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+    #[target_feature(enable = "avx512vbmi2")]
     pub(crate) fn new(r: Halves) -> Self {
         let lo = _mm512_and_si512(r[0], splat(0x0fff_fffc_0fff_ffff));
         let hi = _mm512_and_si512(r[1], splat(0x0fff_fffc_0fff_fffc));
-        let middle = _mm512_or_si512(_mm512_srli_epi64::<44>(lo), _mm512_slli_epi64::<20>(hi));
-        let r0 = _mm512_and_si512(lo, splat(LIMB44));
-        let r1 = _mm512_and_si512(middle, splat(LIMB44));
-        let r2 = _mm512_srli_epi64::<24>(hi);
-        let s1 = _mm512_mullo_epi64(r1, splat(20));
-        let s2 = _mm512_mullo_epi64(r2, splat(20));
-        let (limb44, limb42, pad) = (splat(LIMB44), splat(LIMB42), splat(PAD));
-        Self { r: [r0, r1, r2], s: [s1, s2], limb44, limb42, pad }
+        let r = Factors::new(limbs([lo, hi]));
+        Self { h: Sum::of([_mm512_setzero_si512(); 3]), r, powers: None }
+    }
+
+    /// One more block, in the lanes of `active`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+    #[target_feature(enable = "avx512vbmi2")]
+    pub(crate) fn absorb(&mut self, block: Halves, active: u8) {
+        let mut m = limbs(block);
+        m[2] = _mm512_or_si512(m[2], splat(PAD));
+        let mut sum = Sum::of([_mm512_setzero_si512(); 3]);
+        sum.add(sum_of(self.h.carried(), m), &self.r);
+        for n in 0..3 {
+            self.h.lo[n] = _mm512_mask_mov_epi64(self.h.lo[n], active, sum.lo[n]);
+            self.h.hi[n] = _mm512_mask_mov_epi64(self.h.hi[n], active, sum.hi[n]);
+        }
+    }
+
+    /// Four more blocks, in all lanes. `SEAL` gives each kernel a copy of its own, which the compiler
+    /// then puts into it.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+    #[target_feature(enable = "avx512vbmi2")]
+    pub(crate) fn absorb_four<const SEAL: bool>(&mut self, blocks: [Halves; 4]) {
+        if self.powers.is_none() {
+            self.powers = Some(Powers::new(&self.r));
+        }
+        let Some(powers) = &self.powers else { return };
+        let mut sum = Sum::of(powers.pads);
+        for n in [1, 2, 3] {
+            sum.add(limbs(blocks[n]), &powers.factors[n]);
+        }
+        sum.add(sum_of(self.h.carried(), limbs(blocks[0])), &powers.factors[0]);
+        self.h = sum;
+    }
+
+    /// The running value fully reduced, plus `s`: the tags.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+    pub(crate) fn tag(self, s: Halves) -> Halves {
+        let mut h = self.h.carried();
+        for _ in 0..2 {
+            h = carry(h);
+            let top = _mm512_srli_epi64::<42>(h[2]);
+            h[0] = _mm512_madd52lo_epu64(h[0], top, splat(5));
+            h[2] = _mm512_and_si512(h[2], splat(LIMB42));
+        }
+        h = carry(h);
+        // h - p is h + 5 - 2^130: there is a 2^130 to subtract exactly if h is not below p.
+        let g = carry([_mm512_add_epi64(h[0], splat(5)), h[1], h[2]]);
+        let below = _mm512_cmplt_epu64_mask(g[2], splat(1 << 42));
+        for (h, g) in h.iter_mut().zip(g) {
+            *h = _mm512_mask_mov_epi64(g, below, *h);
+        }
+        let lo = _mm512_or_si512(h[0], _mm512_slli_epi64::<44>(h[1]));
+        let hi = _mm512_or_si512(_mm512_srli_epi64::<20>(h[1]), _mm512_slli_epi64::<24>(h[2]));
+        let lo = _mm512_add_epi64(lo, s[0]);
+        let carried = _mm512_cmplt_epu64_mask(lo, s[0]);
+        let hi = _mm512_add_epi64(hi, s[1]);
+        [lo, _mm512_mask_add_epi64(hi, carried, hi, splat(1))]
     }
 }
 
-/// The running value `h` fully reduced, plus `s`: the tags.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
-pub(crate) fn tag(mut h: [__m512i; 3], s: Halves) -> Halves {
-    for _ in 0..2 {
-        h = carry(h);
-        let top = _mm512_srli_epi64::<42>(h[2]);
-        h[0] = _mm512_add_epi64(h[0], _mm512_mullo_epi64(top, splat(5)));
-        h[2] = _mm512_and_si512(h[2], splat(LIMB42));
+impl Factors {
+    /// For these limbs, each below 2^45.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+    fn new(r: Limbs) -> Self {
+        let zero = _mm512_setzero_si512();
+        let times20 = |limb| _mm512_madd52lo_epu64(zero, limb, splat(20));
+        Self { r, s: [times20(r[1]), times20(r[2])] }
     }
-    h = carry(h);
-    // h - p is h + 5 - 2^130: there is a 2^130 to subtract exactly if h is not below p.
-    let g = carry([_mm512_add_epi64(h[0], splat(5)), h[1], h[2]]);
-    let below = _mm512_cmplt_epu64_mask(g[2], splat(1 << 42));
-    for (h, g) in h.iter_mut().zip(g) {
-        *h = _mm512_mask_mov_epi64(g, below, *h);
+
+    /// `h` times these.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+    fn product(&self, h: Limbs) -> Limbs {
+        let mut sum = Sum::of([_mm512_setzero_si512(); 3]);
+        sum.add(h, self);
+        sum.carried()
     }
-    let lo = _mm512_or_si512(h[0], _mm512_slli_epi64::<44>(h[1]));
-    let hi = _mm512_or_si512(_mm512_srli_epi64::<20>(h[1]), _mm512_slli_epi64::<24>(h[2]));
-    let lo = _mm512_add_epi64(lo, s[0]);
-    let carried = _mm512_cmplt_epu64_mask(lo, s[0]);
-    let hi = _mm512_add_epi64(hi, s[1]);
-    [lo, _mm512_mask_add_epi64(hi, carried, hi, splat(1))]
 }
+
+impl Powers {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+    fn new(r: &Factors) -> Self {
+        let second = Factors::new(r.product(r.r));
+        let third = Factors::new(r.product(second.r));
+        let fourth = Factors::new(second.product(second.r));
+        let all = sum_of(sum_of(r.r, second.r), sum_of(third.r, fourth.r));
+        let zero = _mm512_setzero_si512();
+        let pads = Factors::new(carry(all)).product([zero, zero, splat(PAD)]);
+        Self { factors: [fourth, third, second, *r], pads }
+    }
+}
+
+impl Sum {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+    fn of(lo: Limbs) -> Self {
+        Self { lo, hi: [_mm512_setzero_si512(); 3] }
+    }
+
+    /// Adds the products of `m`, with limbs below 2^46, and `factors`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+    fn add(&mut self, m: Limbs, factors: &Factors) {
+        let Factors { r: [r0, r1, r2], s: [s1, s2] } = *factors;
+        // The limb of h that is known last comes last.
+        for (m, row) in [(m[2], [s1, s2, r0]), (m[1], [s2, r0, r1]), (m[0], [r0, r1, r2])] {
+            for k in 0..3 {
+                self.lo[k] = _mm512_madd52lo_epu64(self.lo[k], m, row[k]);
+                self.hi[k] = _mm512_madd52hi_epu64(self.hi[k], m, row[k]);
+            }
+        }
+    }
+
+    /// The limbs of at most four products: below 2^44, 2^44 + 2^9 and 2^42. A high half is worth 2^52,
+    /// which is 2^8 of the next limb, and 2^10 above the top one; multiplications do the shifts to the
+    /// left together with their addition.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+    fn carried(self) -> Limbs {
+        let Self { lo, hi } = self;
+        let t1 = _mm512_madd52lo_epu64(lo[1], hi[0], splat(1 << 8));
+        let t1 = _mm512_add_epi64(t1, _mm512_srli_epi64::<44>(lo[0]));
+        let t2 = _mm512_madd52lo_epu64(lo[2], hi[1], splat(1 << 8));
+        let t2 = _mm512_add_epi64(t2, _mm512_srli_epi64::<44>(t1));
+        // Below 2^49.
+        let top = _mm512_madd52lo_epu64(_mm512_srli_epi64::<42>(t2), hi[2], splat(1 << 10));
+        let bottom = _mm512_and_si512(lo[0], splat(LIMB44));
+        let bottom = _mm512_madd52lo_epu64(bottom, top, splat(5));
+        let middle = _mm512_and_si512(t1, splat(LIMB44));
+        [
+            _mm512_and_si512(bottom, splat(LIMB44)),
+            _mm512_add_epi64(middle, _mm512_srli_epi64::<44>(bottom)),
+            _mm512_and_si512(t2, splat(LIMB42)),
+        ]
+    }
+}
+
+/// Three limbs; the top one has 40 bits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
-pub(crate) fn splat(value: u64) -> __m512i {
+#[target_feature(enable = "avx512vbmi2")]
+fn limbs([lo, hi]: Halves) -> Limbs {
+    let middle = _mm512_shrdi_epi64::<44>(lo, hi);
+    [
+        _mm512_and_si512(lo, splat(LIMB44)),
+        _mm512_and_si512(middle, splat(LIMB44)),
+        _mm512_srli_epi64::<24>(hi),
+    ]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+fn sum_of(a: Limbs, b: Limbs) -> Limbs {
+    let sum = |n: usize| _mm512_add_epi64(a[n], b[n]);
+    [sum(0), sum(1), sum(2)]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+fn splat(value: u64) -> __m512i {
     _mm512_set1_epi64(value as i64)
 }
 
