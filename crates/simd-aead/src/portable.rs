@@ -69,16 +69,43 @@ impl LibraryKey {
     }
 }
 
+/// The longest suffix that is sealed behind the body without a copy of the body.
+const SHORT_SUFFIX: usize = 16;
+
 /// Runs a checked job.
 pub(crate) fn seal_one(key: &LibraryKey, src: &[u8], dst: &mut [u8], job: &SealJob) {
-    let body = job.dst + job.prefix;
-    dst[body..body + job.body.len()].copy_from_slice(&src[job.body.clone()]);
-    let (text, rest) = dst[job.dst..].split_at_mut(job.plaintext_len());
-    match key.seal(job.nonce, job.aad.as_slice(), text) {
-        Some(tag) => rest[..TAG].copy_from_slice(&tag),
+    let body = &src[job.body.clone()];
+    let dst = &mut dst[job.dst..job.dst + job.plaintext_len() + TAG];
+    let sealed = match key {
+        LibraryKey::AwsLc(key) if job.prefix == 0 && job.suffix <= SHORT_SUFFIX => {
+            seal_across(key, job, body, dst)
+        }
+        _ => {
+            dst[job.prefix..job.prefix + body.len()].copy_from_slice(body);
+            seal_in_place(key, job, dst)
+        }
+    };
+    if sealed.is_none() {
         // Unreachable within the checked limits; never leave plaintext where ciphertext belongs.
-        None => text.fill(0),
+        dst.fill(0);
     }
+}
+
+fn seal_in_place(key: &LibraryKey, job: &SealJob, dst: &mut [u8]) -> Option<()> {
+    let (text, tag) = dst.split_last_chunk_mut::<TAG>()?;
+    *tag = key.seal(job.nonce, job.aad.as_slice(), text)?;
+    Some(())
+}
+
+/// From one buffer to the other in one pass.
+fn seal_across(key: &aws::LessSafeKey, job: &SealJob, body: &[u8], dst: &mut [u8]) -> Option<()> {
+    let (text, end) = dst.split_at_mut_checked(body.len())?;
+    let mut suffix = [0; SHORT_SUFFIX];
+    let suffix = suffix.get_mut(..job.suffix)?;
+    suffix.copy_from_slice(end.get(..job.suffix)?);
+    let nonce = aws::Nonce::assume_unique_for_key(job.nonce);
+    let aad = aws::Aad::from(job.aad.as_slice());
+    key.seal_out_of_place_scatter(nonce, aad, body, text, suffix, end).ok()
 }
 
 /// Runs a checked job.

@@ -35,25 +35,41 @@ pub(crate) unsafe fn seal(
                 Algorithm::Aes128Gcm | Algorithm::Aes256Gcm => aes.push(index),
             }
         }
-        chacha.sort_longest_first(|index| jobs[index].plaintext_len());
         aes.sort_longest_first(|index| jobs[index].plaintext_len());
         while let Some(run) = aes.take_alike(|a, b| jobs[a].key == jobs[b].key) {
-            let key = keys[jobs[usize::from(run.as_slice()[0])].key as usize];
-            match (&kernels.gcm, key.gcm()) {
-                // SAFETY: the caller's promise.
-                (Some(kernels), Some(key)) => unsafe {
-                    gcm::seal(kernels, key, src.as_ptr(), dst.as_mut_ptr(), jobs, run.as_slice());
-                },
-                _ => {
-                    for &index in run.as_slice() {
-                        portable::seal_one(&key.portable, src, dst, &jobs[usize::from(index)]);
-                    }
-                }
-            }
+            // SAFETY: the caller's promise.
+            unsafe { seal_aes(kernels, keys, src, dst, jobs, run.as_slice()) };
         }
+        chacha.sort_longest_first(|index| jobs[index].plaintext_len());
         // SAFETY: the caller's promise.
         unsafe {
             chachapoly::seal(&kernels.chacha, keys, src, dst, jobs, chacha.as_slice());
+        }
+    }
+}
+
+/// Seals the jobs at `indexes`, at least one, all under one AES key.
+///
+/// # Safety
+/// As for [`seal`].
+unsafe fn seal_aes(
+    kernels: &Kernels,
+    keys: &[&Key],
+    src: &[u8],
+    dst: &mut [u8],
+    jobs: &[SealJob],
+    indexes: &[u8],
+) {
+    let key = keys[jobs[usize::from(indexes[0])].key as usize];
+    match (&kernels.gcm, key.gcm()) {
+        // SAFETY: the caller's promise.
+        (Some(kernels), Some(key)) if indexes.len() >= kernels.fewest => unsafe {
+            gcm::seal(kernels, key, src.as_ptr(), dst.as_mut_ptr(), jobs, indexes);
+        },
+        _ => {
+            for &index in indexes {
+                portable::seal_one(&key.portable, src, dst, &jobs[usize::from(index)]);
+            }
         }
     }
 }
@@ -81,25 +97,41 @@ pub(crate) unsafe fn open(
                 Algorithm::Aes128Gcm | Algorithm::Aes256Gcm => aes.push(index),
             }
         }
-        chacha.sort_longest_first(|index| jobs[index].plaintext_len());
         aes.sort_longest_first(|index| jobs[index].plaintext_len());
         while let Some(run) = aes.take_alike(|a, b| jobs[a].key == jobs[b].key) {
-            let key = keys[jobs[usize::from(run.as_slice()[0])].key as usize];
-            match (&kernels.gcm, key.gcm()) {
-                // SAFETY: the caller's promise.
-                (Some(kernels), Some(key)) => unsafe {
-                    gcm::open(kernels, key, src.as_ptr(), dst.as_mut_ptr(), jobs, run.as_slice());
-                },
-                _ => {
-                    for &index in run.as_slice() {
-                        portable::open_one(&key.portable, src, dst, &mut jobs[usize::from(index)]);
-                    }
-                }
-            }
+            // SAFETY: the caller's promise.
+            unsafe { open_aes(kernels, keys, src, dst, jobs, run.as_slice()) };
         }
+        chacha.sort_longest_first(|index| jobs[index].plaintext_len());
         // SAFETY: the caller's promise.
         unsafe {
             chachapoly::open(&kernels.chacha, keys, src, dst, jobs, chacha.as_slice());
+        }
+    }
+}
+
+/// Opens the jobs at `indexes`, at least one, all under one AES key and at least a tag long.
+///
+/// # Safety
+/// As for [`seal`].
+unsafe fn open_aes(
+    kernels: &Kernels,
+    keys: &[&Key],
+    src: &[u8],
+    dst: &mut [u8],
+    jobs: &mut [OpenJob],
+    indexes: &[u8],
+) {
+    let key = keys[jobs[usize::from(indexes[0])].key as usize];
+    match (&kernels.gcm, key.gcm()) {
+        // SAFETY: the caller's promise.
+        (Some(kernels), Some(key)) if indexes.len() >= kernels.fewest => unsafe {
+            gcm::open(kernels, key, src.as_ptr(), dst.as_mut_ptr(), jobs, indexes);
+        },
+        _ => {
+            for &index in indexes {
+                portable::open_one(&key.portable, src, dst, &mut jobs[usize::from(index)]);
+            }
         }
     }
 }

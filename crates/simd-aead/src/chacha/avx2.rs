@@ -3,6 +3,8 @@
 
 use std::arch::x86_64::*;
 
+use crate::forget::forget;
+
 /// Two quarter rounds (RFC 8439 section 2.1) at a time, step by step side by side. Rotations by whole
 /// octets are one shuffle, the others two shifts.
 macro_rules! quarter_rounds {
@@ -20,14 +22,29 @@ macro_rules! quarter_rounds {
     };
 }
 
+/// Rotations to the left by 16 and 8 bits, as shuffles of the octets of a register.
+const ROTATIONS: [[u8; 32]; 2] = [rotation(2), rotation(1)];
+
+const fn rotation(octets: usize) -> [u8; 32] {
+    let mut shuffle = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        shuffle[i] = (i % 16 / 4 * 4 + (i + 4 - octets) % 4) as u8;
+        i += 1;
+    }
+    shuffle
+}
+
 /// The block function: the twenty rounds of `state`, and `state` added.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(crate) fn block(state: &[__m256i; 16]) -> [__m256i; 16] {
-    let by16 = _mm_setr_epi8(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
-    let by16 = _mm256_broadcastsi128_si256(by16);
-    let by8 = _mm_setr_epi8(3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14);
-    let by8 = _mm256_broadcastsi128_si256(by8);
+    // The compiler must not know them: it would make two shuffles of the first.
+    let [by16, by8] = forget(&ROTATIONS);
+    // SAFETY: each is 32 readable octets.
+    let (by16, by8) = unsafe {
+        (_mm256_loadu_si256(by16.as_ptr().cast()), _mm256_loadu_si256(by8.as_ptr().cast()))
+    };
     let mut s = *state;
     for _ in 0..10 {
         quarter_rounds!(s, by16, by8, [0, 4, 8, 12] [1, 5, 9, 13]);

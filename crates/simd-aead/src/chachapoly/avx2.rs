@@ -6,11 +6,13 @@ use std::arch::x86_64::*;
 use super::tile::{PACKETS, Tile};
 use crate::chacha::CONSTANTS;
 use crate::chacha::avx2::{block, transpose};
-use crate::poly1305::avx2::{Factors, LANES, absorb, splat, tags, transpose as transpose_pairs};
+use crate::poly1305::avx2::{Halves, LANES, Poly, rows, splat, transpose as transpose_pairs};
 use crate::text::CHUNK;
 
 /// Registers that eight packets take in Poly1305.
 const GROUPS: usize = PACKETS / LANES;
+/// Octets of a chunk in a register.
+const HALF: usize = CHUNK / 2;
 
 /// Encrypts or decrypts the texts of `tile` and computes the tags of its ciphertexts.
 ///
@@ -20,32 +22,28 @@ const GROUPS: usize = PACKETS / LANES;
 #[target_feature(enable = "avx2")]
 pub(crate) unsafe fn run<const SEAL: bool>(tile: &mut Tile) {
     let mut state = initial(tile);
-    let (factors, s) = one_time_keys(&block(&state));
-    let mut h = [[_mm256_setzero_si256(); 5]; GROUPS];
-    for (group, h) in h.iter_mut().enumerate() {
-        let lens = load(&tile.aad_len, group);
+    let (mut poly, s) = one_time_keys(&block(&state));
+    for (group, poly) in poly.iter_mut().enumerate() {
         let block = [load(&tile.aad[0], group), load(&tile.aad[1], group)];
-        absorb(h, &factors[group], block, Some(longer(lens, 0)));
+        poly.absorb(block, longer(load(&tile.aad_len, group), 0));
     }
-    let longest = tile.longest();
-    let shortest = tile.len.iter().fold(usize::MAX, |least, &len| least.min(len as usize));
-    for offset in (0..longest).step_by(CHUNK) {
+    let shortest = tile.shortest();
+    for offset in (0..tile.longest()).step_by(CHUNK) {
         state[12] = _mm256_add_epi32(state[12], _mm256_set1_epi32(1));
         let words = block(&state);
         // SAFETY: the caller's promise; a whole chunk is wholly in every text.
         unsafe {
             if offset + CHUNK <= shortest {
-                step::<SEAL, true>(tile, &words, offset, &factors, &mut h);
+                whole::<SEAL>(tile, &words, offset, &mut poly);
             } else {
-                step::<SEAL, false>(tile, &words, offset, &factors, &mut h);
+                partial::<SEAL>(tile, &words, offset, &mut poly);
             }
         }
     }
-    for (group, h) in h.iter_mut().enumerate() {
+    for (group, poly) in poly.iter_mut().enumerate() {
         let block = [load(&tile.aad_len, group), load(&tile.len, group)];
-        absorb(h, &factors[group], block, None);
-        let tags = tags(*h, s[group]);
-        for (lane, tag) in tags.into_iter().enumerate() {
+        poly.absorb(block, splat(u64::MAX));
+        for (lane, tag) in poly.tags(s[group]).into_iter().enumerate() {
             tile.tag[0][LANES * group + lane] = tag as u64;
             tile.tag[1][LANES * group + lane] = (tag >> 64) as u64;
         }
@@ -88,62 +86,91 @@ fn initial(tile: &Tile) -> [__m256i; 16] {
 /// `r` and `s` of Poly1305: the first 32 octets of block 0 (RFC 8439 section 2.6).
 #[inline]
 #[target_feature(enable = "avx2")]
-fn one_time_keys(words: &[__m256i; 16]) -> ([Factors; GROUPS], [[u128; LANES]; GROUPS]) {
-    let mut first = [_mm256_setzero_si256(); 8];
-    first.copy_from_slice(&words[..8]);
-    let keys = transpose(first);
-    let group = |group: usize| {
-        let [r, s] = transpose_pairs([0, 1, 2, 3].map(|lane| keys[LANES * group + lane]));
-        let mut numbers = [0; LANES];
-        for (number, lane) in numbers.iter_mut().zip(0..) {
-            let half = |half: __m256i| {
-                let mut row = [0u64; LANES];
-                // SAFETY: the row is 32 writable octets.
-                unsafe { _mm256_storeu_si256(row.as_mut_ptr().cast(), half) };
-                u128::from(row[lane])
-            };
-            *number = half(s[0]) | half(s[1]) << 64;
-        }
-        (Factors::new(r), numbers)
+fn one_time_keys(words: &[__m256i; 16]) -> ([Poly; GROUPS], [[u128; LANES]; GROUPS]) {
+    let pairs = pairs(transpose(words.as_chunks().0[0]));
+    let number = |[lo, hi]: Halves| {
+        let (lo, hi) = (rows(lo), rows(hi));
+        [0, 1, 2, 3].map(|lane| u128::from(lo[lane]) | u128::from(hi[lane]) << 64)
     };
-    let ((r0, s0), (r1, s1)) = (group(0), group(1));
-    ([r0, r1], [s0, s1])
+    let [[r0, s0], [r1, s1]] = pairs;
+    ([Poly::new(r0), Poly::new(r1)], [number(s0), number(s1)])
 }
 
-/// Applies the key stream `words` to the chunk at `offset` of each packet and absorbs its ciphertext.
-/// `WHOLE`: every packet has a whole chunk there.
-///
-/// # Safety
-/// The text and cipher pointers are good for their lengths.
+/// From two blocks of each packet, one register a packet, to both blocks of each group of packets.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn step<const SEAL: bool, const WHOLE: bool>(
+fn pairs([a, b, c, d, e, f, g, h]: [__m256i; PACKETS]) -> [[Halves; 2]; GROUPS] {
+    [transpose_pairs([a, b, c, d]), transpose_pairs([e, f, g, h])]
+}
+
+/// Applies the key stream `words` to the chunk at `offset` of each packet, which is whole in every
+/// one, and absorbs its ciphertext.
+///
+/// # Safety
+/// The text pointers are good for these chunks.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn whole<const SEAL: bool>(
     tile: &Tile,
     words: &[__m256i; 16],
     offset: usize,
-    factors: &[Factors; GROUPS],
-    h: &mut [[__m256i; 5]; GROUPS],
+    poly: &mut [Poly; GROUPS],
 ) {
-    for half in 0..2 {
-        let at = offset + half * CHUNK / 2;
-        let mut eight = [_mm256_setzero_si256(); 8];
-        eight.copy_from_slice(&words[8 * half..8 * half + 8]);
-        let keystream = transpose(eight);
-        let mut cipher = [_mm256_setzero_si256(); PACKETS];
-        for lane in 0..PACKETS {
-            // SAFETY: the caller's promise.
-            cipher[lane] = unsafe { crypt::<SEAL, WHOLE>(tile, lane, at, keystream[lane]) };
+    let [first, last] = [words.as_chunks().0[0], words.as_chunks().0[1]];
+    // SAFETY: the caller's promise.
+    let [a, b] = pairs(unsafe { crypt::<SEAL, true>(tile, transpose(first), offset) });
+    let sums = [poly[0].absorb_first_two(a), poly[1].absorb_first_two(b)];
+    // SAFETY: the caller's promise.
+    let [a, b] = pairs(unsafe { crypt::<SEAL, true>(tile, transpose(last), offset + HALF) });
+    poly[0].absorb_last_two(sums[0], a);
+    poly[1].absorb_last_two(sums[1], b);
+}
+
+/// The same where not every packet has a whole chunk.
+///
+/// # Safety
+/// The text pointers are good for their lengths.
+#[target_feature(enable = "avx2")]
+unsafe fn partial<const SEAL: bool>(
+    tile: &Tile,
+    words: &[__m256i; 16],
+    offset: usize,
+    poly: &mut [Poly; GROUPS],
+) {
+    for (half, words) in words.as_chunks().0.iter().enumerate() {
+        let at = offset + half * HALF;
+        if at >= tile.longest() {
+            return;
         }
-        let [a, b, c, d, e, f, g, i] = cipher;
-        let pairs = [transpose_pairs([a, b, c, d]), transpose_pairs([e, f, g, i])];
-        for number in 0..2 {
-            for group in 0..GROUPS {
-                let lens = load(&tile.len, group);
-                let active = if WHOLE { None } else { Some(longer(lens, at + 16 * number)) };
-                absorb(&mut h[group], &factors[group], pairs[group][number], active);
+        // SAFETY: the caller's promise.
+        let cipher = unsafe { crypt::<SEAL, false>(tile, transpose(*words), at) };
+        for (group, blocks) in pairs(cipher).into_iter().enumerate() {
+            let lens = load(&tile.len, group);
+            for (number, block) in blocks.into_iter().enumerate() {
+                poly[group].absorb(block, longer(lens, at + 16 * number));
             }
         }
     }
+}
+
+/// Applies the key stream to the half chunk at `at` of each packet; returns the ciphertext, with zeros
+/// past its end.
+///
+/// # Safety
+/// The text pointers are good for their lengths, and for all of the half chunk if `WHOLE`.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn crypt<const SEAL: bool, const WHOLE: bool>(
+    tile: &Tile,
+    keystream: [__m256i; PACKETS],
+    at: usize,
+) -> [__m256i; PACKETS] {
+    let mut cipher = [_mm256_setzero_si256(); PACKETS];
+    for lane in 0..PACKETS {
+        // SAFETY: the caller's promise.
+        cipher[lane] = unsafe { crypt_lane::<SEAL, WHOLE>(tile, lane, at, keystream[lane]) };
+    }
+    cipher
 }
 
 /// Applies `keystream` to the half chunk at `at` of the packet in `lane`; returns its ciphertext,
@@ -153,13 +180,12 @@ unsafe fn step<const SEAL: bool, const WHOLE: bool>(
 /// The text and cipher pointers are good for their lengths; for all of the half chunk if `WHOLE`.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn crypt<const SEAL: bool, const WHOLE: bool>(
+unsafe fn crypt_lane<const SEAL: bool, const WHOLE: bool>(
     tile: &Tile,
     lane: usize,
     at: usize,
     keystream: __m256i,
 ) -> __m256i {
-    const HALF: usize = CHUNK / 2;
     let text = &tile.text[lane];
     let rest = if WHOLE { HALF } else { text.len.saturating_sub(at).min(HALF) };
     if rest == 0 {

@@ -33,7 +33,7 @@ impl Kernel {
     fn pays(&self, lens: impl Iterator<Item = usize> + Clone) -> bool {
         let longest = lens.clone().next().unwrap_or_default();
         let tile = self.fixed + self.pass * longest.div_ceil(CHUNK);
-        let singles: usize = lens.map(|len| 150 + len * 3 / 8).sum();
+        let singles: usize = lens.map(|len| 155 + len * 2 / 5).sum();
         tile < singles
     }
 }
@@ -51,10 +51,7 @@ pub(crate) unsafe fn seal(
     jobs: &[SealJob],
     indexes: &[u8],
 ) {
-    if indexes.is_empty() {
-        return;
-    }
-    let mut tile = Tile::new();
+    let mut tile = None;
     for indexes in indexes.chunks(PACKETS) {
         if !kernel.pays(indexes.iter().map(|&index| jobs[usize::from(index)].plaintext_len())) {
             for job in indexes.iter().map(|&index| &jobs[usize::from(index)]) {
@@ -63,6 +60,7 @@ pub(crate) unsafe fn seal(
             }
             continue;
         }
+        let tile = tile.get_or_insert_with(Tile::new);
         tile.clear();
         let (src, dst) = (src.as_ptr(), dst.as_mut_ptr());
         for &index in indexes {
@@ -72,11 +70,11 @@ pub(crate) unsafe fn seal(
             let text = unsafe { Text::sealing(job, src, dst) };
             tile.push(&key.lanes, job.nonce, job.aad, text, text.output(0));
         }
+        tile.fill();
         // SAFETY: the caller's promise about the processor and the jobs: each text lies in the
         // buffers with room for a tag behind it.
-        tile.fill();
         unsafe {
-            (kernel.seal)(&mut tile);
+            (kernel.seal)(tile);
             for lane in 0..tile.count {
                 let text = &tile.text[lane];
                 text.output(text.len).cast::<[u8; TAG]>().write(tile.tag(lane));
@@ -98,10 +96,7 @@ pub(crate) unsafe fn open(
     jobs: &mut [OpenJob],
     indexes: &[u8],
 ) {
-    if indexes.is_empty() {
-        return;
-    }
-    let mut tile = Tile::new();
+    let mut tile = None;
     for indexes in indexes.chunks(PACKETS) {
         if !kernel.pays(indexes.iter().map(|&index| jobs[usize::from(index)].plaintext_len())) {
             for &index in indexes {
@@ -111,6 +106,7 @@ pub(crate) unsafe fn open(
             }
             continue;
         }
+        let tile = tile.get_or_insert_with(Tile::new);
         tile.clear();
         let (src, dst) = (src.as_ptr(), dst.as_mut_ptr());
         for &index in indexes {
@@ -119,11 +115,11 @@ pub(crate) unsafe fn open(
             let text = Text::opening(job, src, dst);
             tile.push(&key.lanes, job.nonce, job.aad, text, src.wrapping_add(job.src.start));
         }
+        tile.fill();
         // SAFETY: the caller's promise about the processor and the jobs: each ciphertext has its tag
         // behind it in `src`, each plaintext its room in `dst`.
-        tile.fill();
         unsafe {
-            (kernel.open)(&mut tile);
+            (kernel.open)(tile);
             for (lane, &index) in indexes.iter().enumerate() {
                 let text = &tile.text[lane];
                 let received = tile.cipher[lane].add(text.len).cast::<[u8; TAG]>().read();

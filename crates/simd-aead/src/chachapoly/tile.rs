@@ -105,6 +105,11 @@ impl Tile {
         self.text[0].len
     }
 
+    /// The length of the shortest text, 0 if there are idle lanes.
+    pub(crate) fn shortest(&self) -> usize {
+        self.len.iter().fold(usize::MAX, |least, &len| least.min(len as usize))
+    }
+
     /// Offsets of the chunks that are whole in every lane and read from the source.
     pub(crate) fn whole_from_source(&self) -> Range<usize> {
         self.text.iter().fold(0..usize::MAX, |all, text| {

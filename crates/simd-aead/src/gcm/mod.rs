@@ -20,6 +20,16 @@ pub(crate) struct Packet {
     cipher: *const u8,
 }
 
+impl Packet {
+    /// Holds a place.
+    const NONE: Self = Self {
+        nonce: [0; 12],
+        aad: Aad { bytes: [0; 12], len: 0 },
+        text: Text::EMPTY,
+        cipher: std::ptr::null(),
+    };
+}
+
 /// Tags of the packets of a tile.
 #[repr(C, align(64))]
 pub(crate) struct Tags([u128; PACKETS]);
@@ -33,6 +43,8 @@ pub(crate) type Run = unsafe fn(&GcmKey, &[Packet], &mut Tags);
 
 /// The kernels of one instruction set, for AES-128 and AES-256.
 pub(crate) struct Kernels {
+    /// Packets under one key from which on these are faster than aws-lc.
+    pub(crate) fewest: usize,
     pub(crate) seal: [Run; 2],
     pub(crate) open: [Run; 2],
 }
@@ -51,16 +63,16 @@ pub(crate) unsafe fn seal(
     indexes: &[u8],
 ) {
     let run = kernels.seal[usize::from(key.last_round == 14)];
+    let mut places = [Packet::NONE; PACKETS];
     let mut tags = Tags([0; PACKETS]);
     for indexes in indexes.chunks(PACKETS) {
-        let packets = indexes.iter().map(|&index| {
+        for (place, &index) in places.iter_mut().zip(indexes) {
             let job = &jobs[usize::from(index)];
             // SAFETY: the caller's promise.
             let text = unsafe { Text::sealing(job, src, dst) };
-            Packet { nonce: job.nonce, aad: job.aad, text, cipher: text.output(0) }
-        });
-        let (places, count) = collect(packets);
-        let packets = &places[..count];
+            *place = Packet { nonce: job.nonce, aad: job.aad, text, cipher: text.output(0) };
+        }
+        let packets = &places[..indexes.len()];
         // SAFETY: the caller's promise about the processor and the jobs: each text lies in the
         // buffers with room for a tag behind it.
         unsafe {
@@ -86,15 +98,16 @@ pub(crate) unsafe fn open(
     indexes: &[u8],
 ) {
     let run = kernels.open[usize::from(key.last_round == 14)];
+    let mut places = [Packet::NONE; PACKETS];
     let mut tags = Tags([0; PACKETS]);
     for indexes in indexes.chunks(PACKETS) {
-        let packets = indexes.iter().map(|&index| {
+        for (place, &index) in places.iter_mut().zip(indexes) {
             let job = &jobs[usize::from(index)];
             let text = Text::opening(job, src, dst);
-            Packet { nonce: job.nonce, aad: job.aad, text, cipher: src.wrapping_add(job.src.start) }
-        });
-        let (places, count) = collect(packets);
-        let packets = &places[..count];
+            let cipher = src.wrapping_add(job.src.start);
+            *place = Packet { nonce: job.nonce, aad: job.aad, text, cipher };
+        }
+        let packets = &places[..indexes.len()];
         // SAFETY: the caller's promise about the processor and the jobs: each ciphertext has its tag
         // behind it in `src`, each plaintext its room in `dst`.
         unsafe {
@@ -110,21 +123,4 @@ pub(crate) unsafe fn open(
             }
         }
     }
-}
-
-/// Up to [`PACKETS`] packets in an array, and how many.
-#[inline]
-fn collect(packets: impl Iterator<Item = Packet>) -> ([Packet; PACKETS], usize) {
-    let none = Packet {
-        nonce: [0; 12],
-        aad: Aad { bytes: [0; 12], len: 0 },
-        text: Text::EMPTY,
-        cipher: std::ptr::null(),
-    };
-    let (mut places, mut count) = ([none; PACKETS], 0);
-    for (place, packet) in places.iter_mut().zip(packets) {
-        *place = packet;
-        count += 1;
-    }
-    (places, count)
 }

@@ -12,64 +12,129 @@ const LIMB: u64 = (1 << 26) - 1;
 /// 16-octet numbers of four packets as two halves.
 pub(crate) type Halves = [__m256i; 2];
 
-/// What a block is multiplied with. Read from memory, because there are sixteen registers.
-#[derive(Clone, Copy)]
-pub(crate) struct Factors {
-    r: [__m256i; 5],
-    /// 5 r: a product of limbs whose indexes sum to 5 or more is worth 2^130, which is 5 modulo the
-    /// prime. The first is unused.
-    s: [__m256i; 5],
+/// A number of each packet in five limbs.
+type Limbs = [__m256i; 5];
+
+/// The tags of four packets in the making.
+pub(crate) struct Poly {
+    h: Limbs,
+    r: Factors,
+    powers: Option<Powers>,
 }
 
-impl Factors {
-    /// For the clamped `r` (RFC 8439 section 2.5.1).
+/// What a number is multiplied with.
+#[derive(Clone, Copy)]
+struct Factors {
+    r: Limbs,
+    /// 5 r: a product of limbs whose indexes sum to 5 or more is worth 2^130, which is 5 modulo the
+    /// prime. The first is unused.
+    s: Limbs,
+}
+
+/// `r`, r^2, r^3 and r^4: with them four blocks are multiplied each with its own power, and the sum
+/// is carried once.
+struct Powers {
+    /// r^4 first, as the blocks meet them.
+    factors: [Factors; 4],
+    /// The pad bits of four blocks times their powers.
+    pads: Limbs,
+}
+
+/// A sum of products for [`Poly::absorb_two`].
+#[derive(Clone, Copy)]
+pub(crate) struct Sum(Limbs);
+
+impl Poly {
+    /// For the `r` that RFC 8439 section 2.5.1 still has to clamp.
     #[inline]
     #[target_feature(enable = "avx2")]
     pub(crate) fn new(r: Halves) -> Self {
         let lo = _mm256_and_si256(r[0], splat(0x0fff_fffc_0fff_ffff));
         let hi = _mm256_and_si256(r[1], splat(0x0fff_fffc_0fff_fffc));
-        let r = limbs([lo, hi]);
+        let r = Factors::new(limbs([lo, hi]));
+        Self { h: [_mm256_setzero_si256(); 5], r, powers: None }
+    }
+
+    /// One more block, in the lanes that `active` has all ones in.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(crate) fn absorb(&mut self, block: Halves, active: __m256i) {
+        let mut m = limbs(block);
+        m[4] = _mm256_or_si256(m[4], splat(1 << 24));
+        let h = carried(add_product([_mm256_setzero_si256(); 5], sum_of(self.h, m), &self.r));
+        for (old, new) in self.h.iter_mut().zip(h) {
+            *old = _mm256_blendv_epi8(*old, new, active);
+        }
+    }
+
+    /// The first two of four more blocks, in all lanes.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(crate) fn absorb_first_two(&mut self, blocks: [Halves; 2]) -> Sum {
+        let h = self.h;
+        let powers = self.powers.get_or_insert_with(|| Powers::new(&self.r));
+        let sum = add_product(powers.pads, limbs(blocks[1]), &powers.factors[1]);
+        Sum(add_product(sum, sum_of(h, limbs(blocks[0])), &powers.factors[0]))
+    }
+
+    /// The other two.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(crate) fn absorb_last_two(&mut self, sum: Sum, blocks: [Halves; 2]) {
+        let Some(powers) = &self.powers else { return };
+        let sum = add_product(sum.0, limbs(blocks[0]), &powers.factors[2]);
+        self.h = carried(add_product(sum, limbs(blocks[1]), &powers.factors[3]));
+    }
+}
+
+impl Factors {
+    /// For these limbs, each a bit longer than 26 bits at most.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn new(r: Limbs) -> Self {
         let s = [times5(r[0]), times5(r[1]), times5(r[2]), times5(r[3]), times5(r[4])];
         Self { r, s }
     }
 }
 
-/// `h = (h + block) * r` in the lanes that `active` has all ones in, where a block is 16 octets and
-/// the pad bit of RFC 8439 section 2.5.1.
+impl Powers {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn new(r: &Factors) -> Self {
+        let zero = _mm256_setzero_si256();
+        let second = Factors::new(carried(add_product([zero; 5], r.r, r)));
+        let third = Factors::new(carried(add_product([zero; 5], second.r, r)));
+        let fourth = Factors::new(carried(add_product([zero; 5], second.r, &second)));
+        let pad = [zero, zero, zero, zero, splat(1 << 24)];
+        let mut pads = [zero; 5];
+        for factors in [r, &second, &third, &fourth] {
+            pads = add_product(pads, pad, factors);
+        }
+        Self { factors: [fourth, third, second, *r], pads: carried(pads) }
+    }
+}
+
+/// `sum` and the products of `m` and `factors`, not carried. There is room for four of them.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(crate) fn absorb(
-    h: &mut [__m256i; 5],
-    factors: &Factors,
-    block: Halves,
-    active: Option<__m256i>,
-) {
-    let old = *h;
-    let mut a = limbs(block);
-    a[4] = _mm256_or_si256(a[4], splat(1 << 24));
-    for (a, h) in a.iter_mut().zip(old) {
-        *a = _mm256_add_epi64(*a, h);
-    }
+fn add_product(mut sum: Limbs, m: Limbs, factors: &Factors) -> Limbs {
+    // From memory each time: there are sixteen registers.
     let Factors { r, s } = forget(factors);
-    let product = |i: usize, factor: &__m256i| _mm256_mul_epu32(a[i], *factor);
-    let sum = _mm256_add_epi64;
-    let mut d = [
-        product(0, &r[0]),
-        product(0, &r[1]),
-        product(0, &r[2]),
-        product(0, &r[3]),
-        product(0, &r[4]),
-    ];
-    for i in 1..5 {
-        for (k, d) in d.iter_mut().enumerate() {
-            *d = sum(*d, product(i, if k >= i { &r[k - i] } else { &s[k + 5 - i] }));
+    for i in 0..5 {
+        for (k, sum) in sum.iter_mut().enumerate() {
+            let factor = if k >= i { r[k - i] } else { s[k + 5 - i] };
+            *sum = _mm256_add_epi64(*sum, _mm256_mul_epu32(m[i], factor));
         }
     }
-    let [d0, d1, d2, d3, d4] = d;
+    sum
+}
 
-    // Two chains of carries side by side. Limbs 1 and 4 end up to a bit longer than the others.
-    let limb = splat(LIMB);
-    let low = |d| _mm256_and_si256(d, limb);
+/// Limbs of 26 bits, of which 1 and 4 may be a bit longer. Two chains of carries run side by side.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn carried([d0, d1, d2, d3, d4]: Limbs) -> Limbs {
+    let sum = |a, b| _mm256_add_epi64(a, b);
+    let low = |d| _mm256_and_si256(d, splat(LIMB));
     let high = |d| _mm256_srli_epi64::<26>(d);
     let (d0, d1) = (low(d0), sum(d1, high(d0)));
     let (d3, d4) = (low(d3), sum(d4, high(d3)));
@@ -78,18 +143,20 @@ pub(crate) fn absorb(
     let (d2, d3) = (low(d2), sum(d3, high(d2)));
     let (d0, d1) = (low(d0), sum(d1, high(d0)));
     let (d3, d4) = (low(d3), sum(d4, high(d3)));
-    *h = [d0, d1, d2, d3, d4];
-    if let Some(active) = active {
-        for (new, old) in h.iter_mut().zip(old) {
-            *new = _mm256_blendv_epi8(old, *new, active);
-        }
-    }
+    [d0, d1, d2, d3, d4]
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_of(a: Limbs, b: Limbs) -> Limbs {
+    let sum = |n: usize| _mm256_add_epi64(a[n], b[n]);
+    [sum(0), sum(1), sum(2), sum(3), sum(4)]
 }
 
 /// Five limbs of 26 bits, the last of 24.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn limbs([lo, hi]: Halves) -> [__m256i; 5] {
+fn limbs([lo, hi]: Halves) -> Limbs {
     let limb = splat(LIMB);
     let middle = _mm256_or_si256(_mm256_srli_epi64::<52>(lo), _mm256_slli_epi64::<12>(hi));
     [
@@ -113,18 +180,21 @@ pub(crate) fn splat(value: u64) -> __m256i {
     _mm256_set1_epi64x(value as i64)
 }
 
-/// The running values `h` fully reduced, plus `s`: the tags.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(crate) fn tags(h: [__m256i; 5], s: [u128; LANES]) -> [u128; LANES] {
-    let h = [rows(h[0]), rows(h[1]), rows(h[2]), rows(h[3]), rows(h[4])];
-    std::array::from_fn(|lane| tag(h.map(|limb| limb[lane]), s[lane]))
+impl Poly {
+    /// The running values fully reduced, plus `s`: the tags.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(crate) fn tags(&self, s: [u128; LANES]) -> [u128; LANES] {
+        let h = &self.h;
+        let h = [rows(h[0]), rows(h[1]), rows(h[2]), rows(h[3]), rows(h[4])];
+        std::array::from_fn(|lane| tag(h.map(|limb| limb[lane]), s[lane]))
+    }
 }
 
 /// The lanes of a register.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn rows(value: __m256i) -> [u64; LANES] {
+pub(crate) fn rows(value: __m256i) -> [u64; LANES] {
     let mut row = [0; LANES];
     // SAFETY: the row is 32 writable octets.
     unsafe { _mm256_storeu_si256(row.as_mut_ptr().cast(), value) };
