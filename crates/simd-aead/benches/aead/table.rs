@@ -7,14 +7,24 @@ use crate::contenders::Cell;
 pub struct Row {
     cell: Cell,
     name: String,
-    /// Nanoseconds a packet: the median over slices.
+    /// Nanoseconds a packet: the median over undisturbed slices.
     packet: f64,
-    /// How many times as fast as the reference: the median over neighbouring slices.
+    /// How many times as fast as the reference: the median over neighbouring slices, both undisturbed.
     ratio: f64,
 }
 
+/// A slice that took so many times the fastest was disturbed by others on the machine.
+const DISTURBED: f64 = 1.3;
+
 impl Row {
-    pub fn new(cell: Cell, name: String, pairs: Vec<Pair>) -> Self {
+    pub fn new(cell: Cell, name: String, mut pairs: Vec<Pair>) -> Self {
+        let fastest = |of: fn(&Pair) -> f64| pairs.iter().map(of).fold(f64::MAX, f64::min);
+        let (own, other) = (fastest(|pair| pair.0), fastest(|pair| pair.1));
+        pairs.retain(|pair| pair.0 < DISTURBED * own && pair.1 < DISTURBED * other);
+        // Where no two neighbours went undisturbed, the fastest of each is left.
+        if pairs.is_empty() {
+            pairs.push((own, other));
+        }
         let packet = median(pairs.iter().map(|&(own, _)| own).collect());
         let ratio = median(pairs.iter().map(|&(own, other)| other / own).collect());
         Self { cell, name, packet, ratio }

@@ -6,11 +6,15 @@ use std::arch::x86_64::*;
 use super::tile::{PACKETS, Tile};
 use crate::chacha::CONSTANTS;
 use crate::chacha::avx2::{block, transpose};
-use crate::poly1305::avx2::{Halves, LANES, Poly, rows, splat, transpose as transpose_pairs};
+use crate::poly1305::avx2::{
+    Halves, LANES, Poly, Powers, Sum, rows, splat, transpose as transpose_pairs,
+};
 use crate::text::CHUNK;
 
 /// Registers that eight packets take in Poly1305.
 const GROUPS: usize = PACKETS / LANES;
+/// The length from which on powers of r save more than they cost.
+const POWERS_PAY: usize = 4 * CHUNK;
 /// Octets of a chunk in a register.
 const HALF: usize = CHUNK / 2;
 
@@ -28,15 +32,18 @@ pub(crate) unsafe fn run<const SEAL: bool>(tile: &mut Tile) {
         poly.absorb(block, longer(load(&tile.aad_len, group), 0));
     }
     let shortest = tile.shortest();
+    let powers = (shortest >= POWERS_PAY).then(|| [Powers::new(&poly[0]), Powers::new(&poly[1])]);
     for offset in (0..tile.longest()).step_by(CHUNK) {
         state[12] = _mm256_add_epi32(state[12], _mm256_set1_epi32(1));
         let words = block(&state);
         // SAFETY: the caller's promise; a whole chunk is wholly in every text.
         unsafe {
-            if offset + CHUNK <= shortest {
-                whole::<SEAL>(tile, &words, offset, &mut poly);
-            } else {
-                partial::<SEAL>(tile, &words, offset, &mut poly);
+            match &powers {
+                _ if offset + CHUNK > shortest => {
+                    one_by_one::<SEAL, false>(tile, &words, offset, &mut poly);
+                }
+                Some(powers) => four::<SEAL>(tile, &words, offset, powers, &mut poly),
+                None => one_by_one::<SEAL, true>(tile, &words, offset, &mut poly),
             }
         }
     }
@@ -110,28 +117,33 @@ fn pairs([a, b, c, d, e, f, g, h]: [__m256i; PACKETS]) -> [[Halves; 2]; GROUPS] 
 /// The text pointers are good for these chunks.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn whole<const SEAL: bool>(
+unsafe fn four<const SEAL: bool>(
     tile: &Tile,
     words: &[__m256i; 16],
     offset: usize,
+    powers: &[Powers; GROUPS],
     poly: &mut [Poly; GROUPS],
 ) {
     let [first, last] = [words.as_chunks().0[0], words.as_chunks().0[1]];
     // SAFETY: the caller's promise.
-    let [a, b] = pairs(unsafe { crypt::<SEAL, true>(tile, transpose(first), offset) });
-    let sums = [poly[0].absorb_first_two(a), poly[1].absorb_first_two(b)];
+    let blocks = pairs(unsafe { crypt::<SEAL, true>(tile, transpose(first), offset) });
+    let mut sums = [Sum::zero(); GROUPS];
+    for group in 0..GROUPS {
+        sums[group] = poly[group].absorb_first_two::<SEAL>(&powers[group], blocks[group]);
+    }
     // SAFETY: the caller's promise.
-    let [a, b] = pairs(unsafe { crypt::<SEAL, true>(tile, transpose(last), offset + HALF) });
-    poly[0].absorb_last_two(sums[0], a);
-    poly[1].absorb_last_two(sums[1], b);
+    let blocks = pairs(unsafe { crypt::<SEAL, true>(tile, transpose(last), offset + HALF) });
+    for group in 0..GROUPS {
+        poly[group].absorb_last_two::<SEAL>(&powers[group], sums[group], blocks[group]);
+    }
 }
 
-/// The same where not every packet has a whole chunk.
+/// The same block by block, and where not every packet has a whole chunk unless `WHOLE`.
 ///
 /// # Safety
-/// The text pointers are good for their lengths.
+/// The text pointers are good for their lengths, and for all of the chunks if `WHOLE`.
 #[target_feature(enable = "avx2")]
-unsafe fn partial<const SEAL: bool>(
+unsafe fn one_by_one<const SEAL: bool, const WHOLE: bool>(
     tile: &Tile,
     words: &[__m256i; 16],
     offset: usize,
@@ -143,7 +155,7 @@ unsafe fn partial<const SEAL: bool>(
             return;
         }
         // SAFETY: the caller's promise.
-        let cipher = unsafe { crypt::<SEAL, false>(tile, transpose(*words), at) };
+        let cipher = unsafe { crypt::<SEAL, WHOLE>(tile, transpose(*words), at) };
         for (group, blocks) in pairs(cipher).into_iter().enumerate() {
             let lens = load(&tile.len, group);
             for (number, block) in blocks.into_iter().enumerate() {

@@ -7,8 +7,11 @@ use std::ops::Range;
 use super::tile::{PACKETS, Tile};
 use crate::chacha::CONSTANTS;
 use crate::chacha::avx512::{rounds, rounds_of_two, transpose};
-use crate::poly1305::avx512::{Halves, Poly, transpose as transpose_chunks};
+use crate::poly1305::avx512::{Halves, Poly, Powers, transpose as transpose_chunks};
 use crate::text::CHUNK;
+
+/// Octets in whole chunks from which on powers of r save more than they cost.
+const POWERS_PAY: usize = 4 * CHUNK;
 
 /// Encrypts (`SEAL`) or decrypts the texts of `tile` and computes the tags of its ciphertexts.
 ///
@@ -40,17 +43,22 @@ pub(crate) unsafe fn run<const SEAL: bool>(tile: &mut Tile) {
     let aad = [load(&tile.aad[0]), load(&tile.aad[1])];
     poly.absorb(aad, _mm512_test_epi64_mask(aad_lens, aad_lens));
 
-    let mut run = Run::<SEAL> { tile, poly, whole: tile.whole_from_source() };
+    let whole = tile.whole_from_source();
+    let powers = (whole.len() >= POWERS_PAY).then(|| Powers::new(&poly));
+    let mut run = Run::<SEAL> { tile, poly, whole };
     let (mut offset, mut first) = (0, 1);
     while offset < longest {
         for keystream in &keystream[first..chunks] {
             // SAFETY: the caller's promise; whole chunks have 64 octets at both ends.
             unsafe {
-                if run.whole.start <= offset && offset + CHUNK <= run.whole.end {
-                    let blocks = run.whole_chunk(keystream, offset);
-                    run.poly.absorb_four::<SEAL>(blocks);
-                } else if offset < longest {
-                    run.chunk(keystream, offset);
+                let is_whole = run.whole.start <= offset && offset + CHUNK <= run.whole.end;
+                match &powers {
+                    Some(powers) if is_whole => {
+                        let blocks = run.whole_chunk(keystream, offset);
+                        run.poly.absorb_four::<SEAL>(powers, blocks);
+                    }
+                    _ if offset < longest => run.chunk(keystream, offset),
+                    _ => {}
                 }
             }
             offset += CHUNK;

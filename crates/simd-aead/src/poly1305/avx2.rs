@@ -19,7 +19,6 @@ type Limbs = [__m256i; 5];
 pub(crate) struct Poly {
     h: Limbs,
     r: Factors,
-    powers: Option<Powers>,
 }
 
 /// What a number is multiplied with.
@@ -33,7 +32,7 @@ struct Factors {
 
 /// `r`, r^2, r^3 and r^4: with them four blocks are multiplied each with its own power, and the sum
 /// is carried once.
-struct Powers {
+pub(crate) struct Powers {
     /// r^4 first, as the blocks meet them.
     factors: [Factors; 4],
     /// The pad bits of four blocks times their powers.
@@ -44,6 +43,14 @@ struct Powers {
 #[derive(Clone, Copy)]
 pub(crate) struct Sum(Limbs);
 
+impl Sum {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(crate) fn zero() -> Self {
+        Self([_mm256_setzero_si256(); 5])
+    }
+}
+
 impl Poly {
     /// For the `r` that RFC 8439 section 2.5.1 still has to clamp.
     #[inline]
@@ -52,7 +59,7 @@ impl Poly {
         let lo = _mm256_and_si256(r[0], splat(0x0fff_fffc_0fff_ffff));
         let hi = _mm256_and_si256(r[1], splat(0x0fff_fffc_0fff_fffc));
         let r = Factors::new(limbs([lo, hi]));
-        Self { h: [_mm256_setzero_si256(); 5], r, powers: None }
+        Self { h: [_mm256_setzero_si256(); 5], r }
     }
 
     /// One more block, in the lanes that `active` has all ones in.
@@ -67,21 +74,28 @@ impl Poly {
         }
     }
 
-    /// The first two of four more blocks, in all lanes.
+    /// The first two of four more blocks, in all lanes. `SEAL` gives each kernel a copy of its own, which
+    /// the compiler then puts into it.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(crate) fn absorb_first_two(&mut self, blocks: [Halves; 2]) -> Sum {
-        let h = self.h;
-        let powers = self.powers.get_or_insert_with(|| Powers::new(&self.r));
+    pub(crate) fn absorb_first_two<const SEAL: bool>(
+        &self,
+        powers: &Powers,
+        blocks: [Halves; 2],
+    ) -> Sum {
         let sum = add_product(powers.pads, limbs(blocks[1]), &powers.factors[1]);
-        Sum(add_product(sum, sum_of(h, limbs(blocks[0])), &powers.factors[0]))
+        Sum(add_product(sum, sum_of(self.h, limbs(blocks[0])), &powers.factors[0]))
     }
 
     /// The other two.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(crate) fn absorb_last_two(&mut self, sum: Sum, blocks: [Halves; 2]) {
-        let Some(powers) = &self.powers else { return };
+    pub(crate) fn absorb_last_two<const SEAL: bool>(
+        &mut self,
+        powers: &Powers,
+        sum: Sum,
+        blocks: [Halves; 2],
+    ) {
         let sum = add_product(sum.0, limbs(blocks[0]), &powers.factors[2]);
         self.h = carried(add_product(sum, limbs(blocks[1]), &powers.factors[3]));
     }
@@ -100,7 +114,8 @@ impl Factors {
 impl Powers {
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn new(r: &Factors) -> Self {
+    pub(crate) fn new(poly: &Poly) -> Self {
+        let r = &poly.r;
         let zero = _mm256_setzero_si256();
         let second = Factors::new(carried(add_product([zero; 5], r.r, r)));
         let third = Factors::new(carried(add_product([zero; 5], second.r, r)));

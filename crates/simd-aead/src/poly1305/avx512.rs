@@ -20,7 +20,6 @@ pub(crate) struct Poly {
     /// hide how long that takes.
     h: Sum,
     r: Factors,
-    powers: Option<Powers>,
 }
 
 /// What a number is multiplied with.
@@ -34,7 +33,7 @@ struct Factors {
 
 /// `r`, r^2, r^3 and r^4: with them four blocks are multiplied each with its own power, and the sum
 /// is carried once.
-struct Powers {
+pub(crate) struct Powers {
     /// r^4 first, as the blocks meet them.
     factors: [Factors; 4],
     /// The pad bits of four blocks times their powers.
@@ -57,7 +56,7 @@ impl Poly {
         let lo = _mm512_and_si512(r[0], splat(0x0fff_fffc_0fff_ffff));
         let hi = _mm512_and_si512(r[1], splat(0x0fff_fffc_0fff_fffc));
         let r = Factors::new(limbs([lo, hi]));
-        Self { h: Sum::of([_mm512_setzero_si512(); 3]), r, powers: None }
+        Self { h: Sum::of([_mm512_setzero_si512(); 3]), r }
     }
 
     /// One more block, in the lanes of `active`.
@@ -80,11 +79,7 @@ impl Poly {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
     #[target_feature(enable = "avx512vbmi2")]
-    pub(crate) fn absorb_four<const SEAL: bool>(&mut self, blocks: [Halves; 4]) {
-        if self.powers.is_none() {
-            self.powers = Some(Powers::new(&self.r));
-        }
-        let Some(powers) = &self.powers else { return };
+    pub(crate) fn absorb_four<const SEAL: bool>(&mut self, powers: &Powers, blocks: [Halves; 4]) {
         let mut sum = Sum::of(powers.pads);
         for n in [1, 2, 3] {
             sum.add(limbs(blocks[n]), &powers.factors[n]);
@@ -143,7 +138,8 @@ impl Factors {
 impl Powers {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
-    fn new(r: &Factors) -> Self {
+    pub(crate) fn new(poly: &Poly) -> Self {
+        let r = &poly.r;
         let second = Factors::new(r.product(r.r));
         let third = Factors::new(r.product(second.r));
         let fourth = Factors::new(second.product(second.r));
@@ -168,9 +164,9 @@ impl Sum {
         let Factors { r: [r0, r1, r2], s: [s1, s2] } = *factors;
         // The limb of h that is known last comes last.
         for (m, row) in [(m[2], [s1, s2, r0]), (m[1], [s2, r0, r1]), (m[0], [r0, r1, r2])] {
-            for k in 0..3 {
-                self.lo[k] = _mm512_madd52lo_epu64(self.lo[k], m, row[k]);
-                self.hi[k] = _mm512_madd52hi_epu64(self.hi[k], m, row[k]);
+            for (k, r) in row.into_iter().enumerate() {
+                self.lo[k] = _mm512_madd52lo_epu64(self.lo[k], m, r);
+                self.hi[k] = _mm512_madd52hi_epu64(self.hi[k], m, r);
             }
         }
     }
