@@ -95,7 +95,9 @@ fn bind_all(
 pub(crate) fn name_local_addresses(config: &mut Config) {
     let listen = config.listen.clone();
     for connection in &mut config.wireguard {
-        connection.local = connection.endpoint.and_then(|remote| source_towards(remote, &listen));
+        // Sockets for all addresses take the one that the system has at the time.
+        let remote = connection.endpoint.filter(|_| !listen.is_empty());
+        connection.local = remote.and_then(|remote| source_towards(remote, &listen));
     }
     if config.role != Role::Agent {
         return;

@@ -129,6 +129,10 @@ pub(super) struct Settings {
 pub(super) struct Session {
     tunn: Tunn,
     path: Option<Path>,
+    /// Where the configuration says that it is.
+    home: Option<Path>,
+    /// Initiations since the last authenticated message.
+    attempts: u32,
     keepalive: Option<u16>,
     rekey_after: Duration,
     rekey_after_messages: u64,
@@ -178,6 +182,8 @@ impl Session {
         Self {
             tunn,
             path: settings.path,
+            home: settings.path,
+            attempts: 0,
             keepalive: settings.keepalive,
             rekey_after: settings.rekey_after,
             rekey_after_messages: REKEY_AFTER_MESSAGES,
@@ -288,7 +294,7 @@ impl Session {
                 self.establish(false, now);
             }
         }
-        self.unanswered_since = None;
+        self.answered();
         if self.queued > 0 {
             self.send_queued(replies);
         }
@@ -329,7 +335,7 @@ impl Session {
         self.newest = receiver_index(message, 8).map(|index| (index, None));
         self.offered = false;
         self.establish(true, now);
-        self.unanswered_since = None;
+        self.answered();
         self.send_queued(replies);
         Ok(())
     }
@@ -356,6 +362,9 @@ impl Session {
         let mut room = [0; HANDSHAKE_ROOM];
         match self.tunn.update_timers(&mut room) {
             TunnResult::WriteToNetwork(message) => {
+                if kind(message) == Some(HANDSHAKE_INITIATION) {
+                    self.attempt();
+                }
                 if let Some(path) = self.path {
                     send(replies, path, message);
                 }
@@ -373,13 +382,33 @@ impl Session {
 
     /// Begins a handshake; without `force` only if none runs.
     pub(super) fn initiate(&mut self, force: bool, wire: &mut WireBatch) {
-        let Some(path) = self.path else { return };
+        if self.path.is_none() {
+            return;
+        }
         let mut room = [0; HANDSHAKE_ROOM];
         if let TunnResult::WriteToNetwork(message) =
             self.tunn.format_handshake_initiation(&mut room, force)
         {
-            send(wire, path, message);
+            self.attempt();
+            if let Some(path) = self.path {
+                send(wire, path, message);
+            }
         }
+    }
+
+    /// Another initiation goes out. If the one before had no answer, the peer, or we ourselves, may
+    /// not be where we were: what the configuration says is tried again.
+    fn attempt(&mut self) {
+        self.attempts = self.attempts.saturating_add(1);
+        if self.attempts > 1 {
+            self.path = self.home.or(self.path);
+        }
+    }
+
+    /// An authenticated message came.
+    fn answered(&mut self) {
+        self.unanswered_since = None;
+        self.attempts = 0;
     }
 
     fn establish(&mut self, by_us: bool, now: Instant) {

@@ -167,3 +167,25 @@ fn an_initiator_renews_a_session_that_carries_only_keepalives() {
         assert_eq!(datagrams(&mut wire).len(), due);
     }
 }
+
+#[test]
+fn an_initiation_without_an_answer_is_repeated_where_the_configuration_says() {
+    let now = Instant::now();
+    let (mut a, mut b) = pair(now);
+    let home = path("192.0.2.2:4500");
+    let roamed = path("192.0.2.77:1024");
+    let mut wire = WireBatch::default();
+    b.seal([&packet(), &[]], (1440, 0), now, &mut wire).unwrap();
+    let message = datagrams(&mut wire).remove(0);
+    let mut room = vec![0; HANDSHAKE_ROOM];
+    a.open(&message, roamed, now, &mut room, &mut wire).unwrap();
+    for expected in [roamed, home, home] {
+        a.initiate(true, &mut wire);
+        assert_eq!(wire.runs[0].remote, expected.remote);
+        wire.clear();
+    }
+    // A side that only waits knows no better place than the last one.
+    let last = b.path().unwrap();
+    (0..3).for_each(|_| b.initiate(true, &mut wire));
+    assert_eq!(b.path(), Some(last));
+}
