@@ -85,16 +85,16 @@ fn a_quick_run_has_plausible_figures_in_the_shape_that_is_promised() {
 fn pings_and_datagrams_go_through_the_tunnel_over_a_wire_too() {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("bench.json");
-    let output =
-        bench(&["--workload", "udp64,imix,ping-idle", "--contender", "null,vgw-chacha20poly1305"])
-            .args(["--rounds", "1", "--seconds", "0.3", "--link", "wire", "--json"])
-            .arg(&json)
-            .output()
-            .unwrap();
+    let contenders = "null,vgw-chacha20poly1305,vgw-wireguard";
+    let output = bench(&["--workload", "udp64,imix,ping-idle", "--contender", contenders])
+        .args(["--rounds", "1", "--seconds", "0.3", "--link", "wire", "--json"])
+        .arg(&json)
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text_of(&output));
     let rows: Vec<serde_json::Value> =
         serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
-    assert_eq!(rows.len(), 6);
+    assert_eq!(rows.len(), 9);
     for row in &rows {
         assert_eq!(row["link"], "wire");
         let median = row["median"].as_f64().unwrap();

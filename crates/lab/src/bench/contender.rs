@@ -21,6 +21,9 @@ pub enum Contender {
     /// vgw and cgw-agent with ChaCha20-Poly1305
     #[value(name = "vgw-chacha20poly1305")]
     VgwChacha,
+    /// vgw and cgw-agent with WireGuard
+    #[value(name = "vgw-wireguard")]
+    VgwWireguard,
     /// wireguard-go
     #[value(name = "wireguard-go")]
     WireguardGo,
@@ -46,7 +49,11 @@ impl Contender {
     fn programs(self) -> &'static [(&'static str, &'static str)] {
         const WG: (&str, &str) = ("wg", "apt-get install wireguard-tools");
         match self {
-            Contender::Plain | Contender::Null | Contender::VgwAes | Contender::VgwChacha => &[],
+            Contender::Plain
+            | Contender::Null
+            | Contender::VgwAes
+            | Contender::VgwChacha
+            | Contender::VgwWireguard => &[],
             Contender::WireguardGo => {
                 &[("wireguard-go", "apt-get install wireguard-go wireguard-tools"), WG]
             }

@@ -4,6 +4,7 @@ mod null;
 mod openvpn;
 mod strongswan;
 mod vgw;
+mod vgw_wireguard;
 mod wireguard;
 
 use crate::bench::contender::Contender;
@@ -73,6 +74,7 @@ impl Contender {
             Contender::Plain => &[],
             Contender::Null => &[null::PORT],
             Contender::VgwAes | Contender::VgwChacha | Contender::Charon => &[4500, 500],
+            Contender::VgwWireguard => &[4500],
             Contender::WireguardGo | Contender::Gotatun | Contender::Boringtun => {
                 &[wireguard::PORT]
             }
@@ -94,6 +96,7 @@ pub fn start(contender: Contender, program: Option<&Path>, site: Site<'_>) -> Re
         Contender::Null => null::start(site),
         Contender::VgwAes => vgw::start("AES256-GCM-16", site),
         Contender::VgwChacha => vgw::start("CHACHA20-POLY1305", site),
+        Contender::VgwWireguard => vgw_wireguard::start(site),
         Contender::WireguardGo => wireguard::start(named()?, &["-f"], site),
         Contender::Gotatun | Contender::Boringtun => {
             wireguard::start(named()?, &["-f", "--disable-drop-privileges"], site)
