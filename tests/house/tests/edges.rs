@@ -18,6 +18,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vgw", &["runtime", "control"]),
     ("cgw-agent", &["runtime", "control"]),
     ("interop", &["lab"]),
+    // It negotiates by hand, with the primitives of IKE.
+    ("hostile", &["lab", "ike", "sa"]),
     ("house", &[]),
 ];
 
