@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
-use control::config::{Config, Role};
+use control::config::{self, Role};
 use control::{Request, TunnelVerb};
 use runtime::RunError;
 use runtime::client::{Response, ask};
@@ -136,10 +136,9 @@ fn check(role: Role, path: &Path) -> anyhow::Result<()> {
 }
 
 fn status(role: Role, path: &Path, json: bool, watch: bool) -> anyhow::Result<()> {
-    let config = config(role, path)?;
-    let socket = Path::new(&config.control_socket);
+    let socket = socket(role, path)?;
     loop {
-        let Response::Status(status) = ask(socket, &Request::Status)? else {
+        let Response::Status(status) = ask(&socket, &Request::Status)? else {
             return Err(anyhow!("the daemon did not answer with a status document"));
         };
         let mut out = io::stdout().lock();
@@ -166,16 +165,15 @@ fn status(role: Role, path: &Path, json: bool, watch: bool) -> anyhow::Result<()
 }
 
 fn done(role: Role, path: &Path, request: &Request) -> anyhow::Result<()> {
-    ask(Path::new(&config(role, path)?.control_socket), request)?;
+    ask(&socket(role, path)?, request)?;
     Ok(())
 }
 
-/// The configuration without its keys: whoever may use the control socket need not be able to
-/// read those.
-fn config(role: Role, path: &Path) -> anyhow::Result<Config> {
-    let name = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| RunError::Config(format!("{name}: cannot be read: {error}")))?;
-    let config = Config::parse(role, &text, &name);
-    Ok(config.map_err(|error| RunError::Config(error.to_string()))?)
+/// The daemon's control socket. The file need not be right otherwise: it is often being mended, and
+/// whoever may use the socket need not be able to read the keys.
+fn socket(role: Role, path: &Path) -> anyhow::Result<PathBuf> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        RunError::Config(format!("{}: cannot be read: {error}", path.display()))
+    })?;
+    Ok(config::control_socket(role, &text).into())
 }

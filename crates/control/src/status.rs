@@ -138,12 +138,18 @@ impl Status {
                     write!(out, "{} tunnel {number}: {} {role}", connection.id, tunnel.state)
                 };
                 let _ = write!(out, " for {} s", tunnel.since_seconds);
-                let parts = [&tunnel.peer, &tunnel.ike_suite, &tunnel.esp_suite];
+                let mtu = tunnel.mtu.map(|mtu| format!("MTU {mtu}"));
+                let nat = tunnel.nat.as_ref().map(|nat| format!("NAT {nat}"));
+                let parts =
+                    [&tunnel.peer, &nat, &tunnel.ike_suite, &tunnel.esp_suite, &mtu, &tunnel.path];
                 for part in parts.into_iter().flatten() {
                     let _ = write!(out, ", {part}");
                 }
-                if let Some(age) = tunnel.last_handshake_seconds {
-                    let _ = write!(out, ", handshake {age} s ago");
+                if let (Some(inbound), Some(outbound)) = (&tunnel.spi_in, &tunnel.spi_out) {
+                    let _ = write!(out, ", SPIs {inbound} in {outbound} out");
+                }
+                if let Some(age) = tunnel.last_rekey_seconds {
+                    let _ = write!(out, ", rekeyed {age} s ago");
                 }
                 let _ = write!(
                     out,

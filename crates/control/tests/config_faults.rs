@@ -89,3 +89,16 @@ fn a_file_that_is_no_configuration_is_refused() {
     let error = refused(Role::Vgw, agents);
     assert!(error.starts_with("f.toml:3: "), "{error}");
 }
+
+#[test]
+fn the_control_socket_of_a_file_that_is_being_mended_is_known() {
+    let socket = |role, text: &str| control::config::control_socket(role, text);
+    assert_eq!(socket(Role::Vgw, VGW), "/run/vgw/vgw.sock");
+    assert_eq!(
+        socket(Role::Agent, "[customer_gateway]\nid = 7\n"),
+        "/run/cgw-agent/cgw-agent.sock"
+    );
+    assert_eq!(socket(Role::Vgw, "this is no TOML"), "/run/vgw/vgw.sock");
+    let wrong = "[vpn_gateway]\ncontrol_socket = \"/tmp/s\"\nvpc_cidrs = [\"10.0.0.0/99\"]\n";
+    assert_eq!(socket(Role::Vgw, wrong), "/tmp/s");
+}

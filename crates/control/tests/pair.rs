@@ -255,3 +255,45 @@ fn ike_messages_fit_a_link_with_a_small_mtu() {
     let cut = build(576);
     assert!(cut <= 576, "{cut} octets on a link that takes 576");
 }
+
+#[test]
+fn status_says_everything_that_a_user_asks_about() {
+    let mut pair = Pair::new(VGW, AGENT);
+    pair.run(2 * SECOND);
+    pair.vgw.gateway.handle_tunnel("vpn-branch", 1, TunnelVerb::RekeyChild, pair.now).unwrap();
+    pair.run(3 * SECOND);
+    assert!(!pair.ping(Side::Vgw, "10.0.1.1", "172.30.0.1"), "there is no route");
+    let status = pair.status(Side::Vgw);
+    assert_eq!(status.drops.get("no_route"), Some(&1));
+    assert!(status.ike.get("established").is_some_and(|n| *n == 2));
+    let tunnel = &status.connections[0].tunnels[0];
+    assert_eq!((tunnel.state.as_str(), tunnel.why.as_str(), tunnel.active), ("UP", "", true));
+    assert_eq!(tunnel.since_seconds, 4);
+    assert_eq!(tunnel.local.as_deref(), Some("198.51.100.10:4500"));
+    assert_eq!(tunnel.peer.as_deref(), Some("203.0.113.2:4500"));
+    assert_eq!(tunnel.peer_identity.as_deref(), Some("branch.example"));
+    // The peer forces encapsulation, which looks as if it were behind a NAT.
+    assert_eq!(tunnel.nat.as_deref(), Some("remote"));
+    let suite = "AES_GCM_16-256/PRF_HMAC_SHA2_512/CURVE_25519";
+    assert_eq!(tunnel.ike_suite.as_deref(), Some(suite));
+    assert!(tunnel.esp_suite.as_deref().unwrap().starts_with("AES256-GCM-16"));
+    assert!(tunnel.spi_in.is_some() && tunnel.spi_out.is_some());
+    assert_eq!(tunnel.local_selectors.as_deref(), Some("0.0.0.0/0"));
+    assert_eq!((tunnel.mtu, tunnel.link_mtu), (Some(1438), Some(1500)));
+    assert_eq!((tunnel.child_age_seconds, tunnel.last_rekey_seconds), (Some(2), Some(2)));
+    assert_eq!(tunnel.path.as_deref(), Some("carries data"));
+    let table = status.table();
+    for part in [
+        "vpn-branch tunnel 1: UP active for 4 s",
+        "203.0.113.2:4500",
+        "NAT remote",
+        suite,
+        "MTU 1438",
+        "carries data",
+        "rekeyed 2 s ago",
+        "vpn-branch tunnel 2: UP standby",
+        "dropped no_route: 1",
+    ] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+}

@@ -9,7 +9,7 @@ mod tunnel;
 pub mod wg_quick;
 mod wireguard;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ike::message::Identity;
@@ -304,6 +304,21 @@ impl Config {
     }
 }
 
+/// The control socket that a configuration names, or the usual one, whatever else is right or wrong
+/// with it: who mends a configuration wants to know how the running daemon stands.
+#[must_use]
+pub fn control_socket(role: Role, text: &str) -> String {
+    let table = match role {
+        Role::Vgw => "vpn_gateway",
+        Role::Agent => "customer_gateway",
+    };
+    let named = toml::from_str::<toml::Table>(text).ok().and_then(|file| {
+        let socket = file.get(table)?.get("control_socket")?;
+        socket.as_str().map(str::to_owned)
+    });
+    named.unwrap_or_else(|| format!("/run/{0}/{0}.sock", role.name()))
+}
+
 fn plain(cidrs: Vec<S<IpNet>>) -> Vec<IpNet> {
     cidrs.into_iter().map(|cidr| cidr.into_inner().trunc()).collect()
 }
@@ -348,31 +363,31 @@ fn finish(
     source: &Source<'_>,
     connections: Vec<(S<String>, Connection)>,
 ) -> Result<Vec<Connection>, ConfigError> {
+    // Sets, because there may be thousands.
+    let (mut ids, mut prefixes, mut inside) =
+        (BTreeSet::new(), BTreeMap::<IpNet, String>::new(), BTreeSet::new());
     let mut out: Vec<Connection> = Vec::new();
     for (id, mut connection) in connections {
         let (name, span) = (id.get_ref().clone(), id.span());
-        for other in &out {
-            if other.id == name {
-                return Err(
-                    source.error(&span, format!("id = \"{name}\": two connections have this id"))
-                );
-            }
-            if let Some(prefix) = connection.routes.iter().find(|p| other.routes.contains(p)) {
-                let text = format!("{name}: {prefix} is routed to connection {} already", other.id);
-                return Err(source.error(&span, text));
+        let refuse = |text: String| Err(source.error(&span, text));
+        if !ids.insert(name.clone()) {
+            return refuse(format!("id = \"{name}\": two connections have this id"));
+        }
+        for prefix in &connection.routes {
+            match prefixes.insert(*prefix, name.clone()) {
+                Some(other) if other != name => {
+                    return refuse(format!(
+                        "{name}: {prefix} is routed to connection {other} already"
+                    ));
+                }
+                _ => {}
             }
         }
-        let taken = out.iter().flat_map(|c| &c.tunnels).chain(&connection.tunnels[..1]);
-        for (i, tunnel) in connection.tunnels.iter().enumerate() {
-            let clash = taken
-                .clone()
-                .any(|other| other.id != tunnel.id && other.inside_v4 == tunnel.inside_v4);
-            if clash {
-                let text = format!(
-                    "{name}: tunnel_inside_cidr of tunnel {} is that of another tunnel",
-                    i + 1
-                );
-                return Err(source.error(&span, text));
+        for (number, tunnel) in (1..).zip(&connection.tunnels) {
+            if !inside.insert(tunnel.inside_v4) {
+                return refuse(format!(
+                    "{name}: tunnel_inside_cidr of tunnel {number} is that of another tunnel"
+                ));
             }
         }
         connection.id = name;
