@@ -194,6 +194,8 @@ pub(crate) fn ike_counters(c: &ike::Counters) -> BTreeMap<String, u64> {
         ("ts_unacceptable", c.ts_unacceptable),
         ("temporary_failures", c.temporary_failures),
         ("hints", c.hints),
+        ("address_updates", c.address_updates),
+        ("path_checks", c.path_checks),
         ("established", c.established),
         ("children", c.children),
         ("dead_peers", c.dead_peers),

@@ -135,6 +135,8 @@ pub struct PeerConfig {
     pub force_encapsulation: bool,
     /// Whether IKE fragmentation is offered (RFC 7383).
     pub fragmentation: bool,
+    /// Whether addresses may change under the IKE SA (MOBIKE, RFC 4555), if the peer can do it.
+    pub mobike: bool,
     /// Largest IP datagram of an IKE message, in octets, when the peer agreed to fragmentation.
     pub fragment_size: u16,
     /// Age at which an IKE SA must be gone.
@@ -182,6 +184,7 @@ impl PeerConfig {
             remote_selectors: everything,
             force_encapsulation: true,
             fragmentation: true,
+            mobike: true,
             fragment_size: 1280,
             ike_lifetime: Duration::from_secs(28_800),
             child_lifetime: Lifetime {

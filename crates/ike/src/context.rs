@@ -29,6 +29,8 @@ pub(crate) enum Effect {
     Inherit { to: u64, estate: Box<Estate> },
     /// `loser` is a redundant IKE SA: send its DELETE.
     Close(u64),
+    /// The peer's IKE SA that lost against ours waits for the peer's DELETE, but not for long.
+    Redundant(u64),
     /// The peer seems to have lost the IKE SA: a new one is negotiated beside it.
     Reestablish(TunnelId),
     /// An IKE SA is authenticated: its duplicates go.

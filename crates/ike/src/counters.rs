@@ -47,6 +47,10 @@ pub struct Counters {
     pub temporary_failures: u64,
     /// Unauthenticated error notifications, which are only a hint.
     pub hints: u64,
+    /// UPDATE_SA_ADDRESSES sent and followed.
+    pub address_updates: u64,
+    /// Return routability checks begun.
+    pub path_checks: u64,
     /// IKE SAs authenticated.
     pub established: u64,
     /// Child SAs made, rekeys included.

@@ -4,20 +4,23 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sa::Spi;
+use sa::{Path, Spi};
 
 use crate::child_sa::{ChildSa, Life};
 use crate::collision::{Ours, Place};
 use crate::config::PeerConfig;
 use crate::context::{Context, Effect};
 use crate::event::{ChildInfo, DownReason, Event, IkeInfo};
-use crate::exchange::{create_child, delete, rekey_ike};
+use crate::exchange::{create_child, delete, mobike, rekey_ike};
 use crate::link::Link;
 use crate::message::{ExchangeType, Identity};
 use crate::sealed::Protection;
 
 /// How long something redundant waits for the peer's DELETE before it goes by itself.
 pub(crate) const REDUNDANT: Duration = Duration::from_secs(60);
+/// The same for the IKE SA of the peer's that lost against ours: a peer whose rekey was ended by
+/// our DELETE of the old IKE SA does not know that it exists, and will not delete it.
+pub(crate) const RIVAL: Duration = Duration::from_secs(10);
 /// First wait before a Child SA that was refused is tried again; it doubles up to the longest.
 const CHILD_RETRY: Duration = Duration::from_secs(5);
 const CHILD_RETRY_LONGEST: Duration = Duration::from_secs(300);
@@ -50,6 +53,10 @@ pub(crate) enum Job {
     DeleteIke,
     DeleteChild(Spi),
     Liveness,
+    /// Tell the peer where we are.
+    UpdateAddresses,
+    /// Let the candidate path prove itself.
+    CheckPath,
     CreateChild,
     RekeyChild(Spi),
     RekeyIke,
@@ -63,6 +70,9 @@ pub(crate) enum Pending {
     DeleteChild(Spi),
     DeleteIke,
     Liveness,
+    /// UPDATE_SA_ADDRESSES, sent from this path.
+    UpdateAddresses(Path),
+    CheckPath(mobike::Check),
 }
 
 /// How and when the peer was authenticated: what duplicates are told apart by.
@@ -91,6 +101,10 @@ pub(crate) struct Estate {
     jobs: VecDeque<Job>,
     retries: Vec<(Instant, Job)>,
     last_heard: Instant,
+    paths: (Path, Option<Path>),
+    candidate: Option<Path>,
+    /// It is displaced, and so is its successor.
+    displaced: bool,
 }
 
 /// See the module.
@@ -111,6 +125,11 @@ pub(crate) struct Established {
     pub(crate) expires_at: Instant,
     /// When an unauthenticated hint may cause a liveness exchange again.
     pub(crate) hint_after: Instant,
+    /// Whether both sides do MOBIKE.
+    pub(crate) mobike: bool,
+    /// A path of the peer's that has to prove itself, and until when no other takes its place.
+    pub(crate) candidate: Option<Path>,
+    pub(crate) candidate_until: Instant,
     /// When the peer first said that it does not know this IKE SA.
     unknown_since: Option<Instant>,
 }
@@ -158,6 +177,9 @@ impl Established {
             established: ctx.now,
             rekey_at,
             hint_after: ctx.now,
+            mobike: false,
+            candidate: None,
+            candidate_until: ctx.now,
             unknown_since: None,
         }
     }
@@ -173,6 +195,7 @@ impl Established {
             local_id: self.peer.local_id.clone(),
             remote_id: self.remote_id.clone(),
             fragmentation: link.fragment.is_some(),
+            mobike: self.mobike,
             established: self.established,
             rekey_at: self.rekey_at,
         }
@@ -195,7 +218,8 @@ impl Established {
             Some(Pending::DeleteChild(spi)) => Ours::DeleteChild(*spi),
             Some(Pending::DeleteIke) => Ours::DeleteIke,
             _ if self.standing == Standing::Closing => Ours::DeleteIke,
-            Some(Pending::Liveness) | None => Ours::Nothing,
+            Some(Pending::Liveness | Pending::UpdateAddresses(_) | Pending::CheckPath(_))
+            | None => Ours::Nothing,
         }
     }
 
@@ -236,9 +260,10 @@ impl Established {
     /// Begins the next exchange if none is in flight.
     pub(crate) fn begin_next(&mut self, link: &mut Link, ctx: &mut Context) {
         while self.pending.is_none() && !link.window.is_waiting() {
-            let closing = self.jobs.iter().position(|job| *job == Job::DeleteIke);
+            let urgent = [Job::DeleteIke, Job::UpdateAddresses, Job::CheckPath];
+            let first = urgent.iter().find_map(|one| self.jobs.iter().position(|job| job == one));
             let Some(job) =
-                closing.and_then(|i| self.jobs.remove(i)).or_else(|| self.jobs.pop_front())
+                first.and_then(|i| self.jobs.remove(i)).or_else(|| self.jobs.pop_front())
             else {
                 return;
             };
@@ -258,6 +283,8 @@ impl Established {
                 Job::RekeyChild(spi) if current && self.is_live(spi) => {
                     create_child::start(self, link, Some(spi), ctx);
                 }
+                Job::UpdateAddresses if current => mobike::start_update(self, link, ctx),
+                Job::CheckPath if current => mobike::start_check(self, link, ctx),
                 Job::RekeyIke if current => rekey_ike::start(self, link, ctx),
                 Job::Liveness if current => {
                     self.request(link, ExchangeType::INFORMATIONAL, &[], ctx);
@@ -302,8 +329,10 @@ impl Established {
         let others = self.children.iter().any(|c| c.inbound != inbound && !c.is_waiting());
         let Some(child) = self.child(inbound).filter(|c| c.is_waiting()) else { return };
         child.install_outbound(ctx);
-        ctx.effects.push_back(Effect::Switched(tunnel));
         let info = child.info.clone();
+        if self.standing == Standing::Current {
+            ctx.effects.push_back(Effect::Switched(tunnel));
+        }
         ctx.events.push_back(if others {
             Event::ChildRekeyed { tunnel, info }
         } else {
@@ -325,9 +354,13 @@ impl Established {
     pub(crate) fn remove_child(&mut self, inbound: Spi, reason: DownReason, ctx: &mut Context) {
         let Some(at) = self.children.iter().position(|c| c.inbound == inbound) else { return };
         let tunnel = self.peer.tunnel;
-        // The successor takes over before the old half goes.
+        // The successor takes over before the half that sends goes. Not for one that never sent: a
+        // redundant one says nothing about whether the peer has the other.
+        let sends = |c: &&ChildSa| !c.is_waiting();
+        let last = self.children.iter().filter(sends).all(|c| c.inbound == inbound);
+        let sent = self.children.get(at).is_some_and(|c| !c.is_waiting());
         let waiting = self.live().filter(|c| c.inbound != inbound && c.is_waiting());
-        if let Some(successor) = waiting.map(|c| c.inbound) {
+        if let Some(successor) = waiting.filter(|_| sent && last).map(|c| c.inbound) {
             self.switch_to(successor, ctx);
         }
         let child = self.children.remove(at);
@@ -360,7 +393,23 @@ impl Established {
         let mut retries = std::mem::take(&mut self.retries);
         retries.retain(|(_, job)| !ours(job));
         let children = std::mem::take(&mut self.children);
-        Estate { tunnel: self.peer.tunnel, children, jobs, retries, last_heard: link.last_heard }
+        let displaced = self.standing == Standing::Displaced;
+        // What was asked on this IKE SA about addresses is asked again on the other.
+        match self.pending {
+            Some(Pending::UpdateAddresses(_)) => jobs.push_back(Job::UpdateAddresses),
+            Some(Pending::CheckPath(_)) => jobs.push_back(Job::CheckPath),
+            _ => {}
+        }
+        Estate {
+            tunnel: self.peer.tunnel,
+            children,
+            jobs,
+            retries,
+            last_heard: link.last_heard,
+            paths: link.paths(),
+            candidate: self.candidate.take(),
+            displaced,
+        }
     }
 
     /// Takes another IKE SA's place.
@@ -368,10 +417,17 @@ impl Established {
         self.children.extend(estate.children);
         self.jobs.extend(estate.jobs);
         self.retries.extend(estate.retries);
+        link.continue_path(estate.paths);
+        self.candidate = estate.candidate;
         link.last_heard = link.last_heard.max(estate.last_heard);
         if self.standing == Standing::Awaiting {
             self.expires_at = self.established + self.peer.ike_lifetime;
             self.standing = Standing::Current;
+        }
+        if estate.displaced {
+            self.standing = Standing::Displaced;
+            self.expires_at = self.expires_at.min(ctx.now + REDUNDANT);
+            return;
         }
         let (tunnel, info) = (self.peer.tunnel, self.info(link));
         ctx.events.push_back(Event::IkeRekeyed { tunnel, info });
@@ -413,8 +469,10 @@ impl Established {
             // The successor takes over before the old half goes, and what is under way arrives.
             children.iter().for_each(|child| ctx.retire_inbound(tunnel, child.inbound));
             let sending = children.iter().filter(|child| !child.is_waiting());
-            let outbound = sending.map(|child| child.outbound).collect();
-            ctx.effects.push_back(Effect::Leave { tunnel, outbound });
+            let outbound: Vec<Spi> = sending.map(|child| child.outbound).collect();
+            if !outbound.is_empty() {
+                ctx.effects.push_back(Effect::Leave { tunnel, outbound });
+            }
         } else {
             for child in children {
                 if !child.is_waiting() {

@@ -1,7 +1,7 @@
 //! What goes into an [`Endpoint`](crate::Endpoint) besides datagrams, and what comes out of it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use sa::{InboundSa, OutboundSa, Path, SelectorSet, Spi, TunnelId};
@@ -65,6 +65,14 @@ pub enum Command {
         /// The path of the ESP datagram.
         path: Path,
     },
+    /// The host's own outer address for this tunnel is another one now. What exists goes on from
+    /// there; with MOBIKE the peer is told at once.
+    LocalAddressChanged {
+        /// The tunnel.
+        tunnel: TunnelId,
+        /// The new address.
+        local: IpAddr,
+    },
     /// Put a new configuration in the place of the one with the same tunnel. SAs that exist keep
     /// what they negotiated; the next exchange uses the new one.
     ReplacePeer(Box<PeerConfig>),
@@ -119,8 +127,8 @@ pub enum Event {
         /// What was negotiated.
         info: ChildInfo,
     },
-    /// The peer's outer address moved: NAT rebinding, or the float to port 4500. The outbound SA
-    /// sends there from now on.
+    /// An outer address moved: NAT rebinding, the float to port 4500, MOBIKE, or our own. The outbound
+    /// SA uses this path from now on.
     PathChanged {
         /// The tunnel.
         tunnel: TunnelId,
@@ -219,6 +227,8 @@ pub struct IkeInfo {
     pub remote_id: Identity,
     /// Whether messages may be fragmented.
     pub fragmentation: bool,
+    /// Whether addresses may change under it (MOBIKE).
+    pub mobike: bool,
     /// When it was authenticated, or rekeyed.
     pub established: Instant,
     /// When we are going to rekey it.

@@ -12,7 +12,9 @@ use crate::event::{DownReason, Event};
 use crate::exchange::ike_auth::{AuthSent, AuthWait};
 use crate::exchange::ike_sa_init::InitSent;
 use crate::exchange::parts::Parts;
-use crate::exchange::{create_child, create_child_responder, delete, informational, rekey_ike};
+use crate::exchange::{
+    create_child, create_child_responder, delete, informational, mobike, rekey_ike,
+};
 use crate::link::Link;
 use crate::message::{ExchangeType, Message, Notify, NotifyType, Payload, parse_chain};
 use crate::sealed::{Opened, Protection};
@@ -166,7 +168,9 @@ impl IkeSa {
         let Opened::Whole(inner, chain) = opened else { return };
         self.link.last_heard = ctx.now;
         match (parse_chain(inner, &chain), header.response) {
-            (Ok(payloads), true) => self.handle_response(header.exchange, payloads.into(), ctx),
+            (Ok(payloads), true) => {
+                self.handle_response(path, header.exchange, payloads.into(), ctx);
+            }
             (Ok(payloads), false) => self.handle_request(path, message, payloads.into(), ctx),
             (Err(error), false) => {
                 ctx.counters.malformed += 1;
@@ -175,7 +179,7 @@ impl IkeSa {
             (Err(_), true) => {
                 ctx.counters.malformed += 1;
                 let parts = Parts::default();
-                self.handle_response(header.exchange, parts, ctx);
+                self.handle_response(path, header.exchange, parts, ctx);
             }
         }
     }
@@ -282,12 +286,14 @@ impl IkeSa {
             ctx.counters.out_of_phase += 1;
             return;
         };
-        move_to(link, up, path, ctx);
+        move_to(link, up, path, &parts, ctx);
         let answer = match exchange {
             ExchangeType::CREATE_CHILD_SA => {
                 create_child_responder::process_request(up, link, &parts, ctx)
             }
-            ExchangeType::INFORMATIONAL => informational::process_request(up, link, &parts, ctx),
+            ExchangeType::INFORMATIONAL => {
+                informational::process_request(up, link, (path, &parts), ctx)
+            }
             _ => {
                 ctx.counters.out_of_phase += 1;
                 vec![Payload::notify(NotifyType::INVALID_SYNTAX, Vec::new())]
@@ -298,7 +304,13 @@ impl IkeSa {
         self.after(ctx);
     }
 
-    fn handle_response(&mut self, exchange: ExchangeType, parts: Parts, ctx: &mut Context) {
+    fn handle_response(
+        &mut self,
+        path: Path,
+        exchange: ExchangeType,
+        parts: Parts,
+        ctx: &mut Context,
+    ) {
         let Self { link, phase } = self;
         match phase {
             Phase::AuthSent(_) if exchange == ExchangeType::IKE_AUTH => {
@@ -317,6 +329,12 @@ impl IkeSa {
                     }
                     Some(Pending::DeleteChild(spi)) => delete::child_answered(up, spi, ctx),
                     Some(Pending::DeleteIke) => delete::ike_answered(up, ctx),
+                    Some(Pending::UpdateAddresses(from)) => {
+                        mobike::update_answered(up, link, from, &parts, ctx);
+                    }
+                    Some(Pending::CheckPath(check)) => {
+                        mobike::check_answered(up, link, &check, (path, &parts), ctx);
+                    }
                     Some(Pending::Liveness) | None => {}
                 }
                 up.begin_next(link, ctx);
@@ -341,7 +359,14 @@ impl IkeSa {
 
 /// The peer's NAT gave it another address or port: follow an authentic, new request, if we are
 /// not behind a NAT ourselves (RFC 7296 2.23).
-fn move_to(link: &mut Link, up: &Established, path: Path, ctx: &mut Context) {
+fn move_to(link: &mut Link, up: &mut Established, path: Path, parts: &Parts, ctx: &mut Context) {
+    if up.mobike {
+        // Whoever moves on purpose says so; whatever else it is has to prove itself.
+        if !parts.has(NotifyType::UPDATE_SA_ADDRESSES) {
+            mobike::observe(up, link, path, ctx);
+        }
+        return;
+    }
     if path == link.path || (link.nat.local && !link.nat.remote) {
         return;
     }

@@ -1,5 +1,6 @@
 //! What an IKE SA has in every phase: SPIs, path, message ids. And how its messages are made.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use sa::Path;
@@ -22,6 +23,8 @@ pub(crate) struct Link {
     pub(crate) initiator: bool,
     /// Where our requests go; responses go where their request came from.
     pub(crate) path: Path,
+    /// Where ESP still goes while the peer's new `path` has not proved itself (RFC 4555 3.7).
+    proved: Option<Path>,
     pub(crate) window: Window,
     pub(crate) nat: Nat,
     /// Largest datagram, in octets, if both sides agreed to fragmentation.
@@ -40,6 +43,7 @@ impl Link {
             spis,
             initiator,
             path,
+            proved: None,
             window: Window::default(),
             nat: Nat::default(),
             fragment: None,
@@ -72,6 +76,49 @@ impl Link {
         }
     }
 
+    /// The path that ESP takes, as IKE sees it.
+    pub(crate) fn esp(&self) -> Path {
+        self.proved.unwrap_or(self.path)
+    }
+
+    /// Whether ESP waits for a path to prove itself.
+    pub(crate) fn is_unproved(&self) -> bool {
+        self.proved.is_some()
+    }
+
+    /// IKE goes to `path` from now on, ESP does not yet.
+    pub(crate) fn move_unproved(&mut self, path: Path) {
+        self.proved = Some(self.esp()).filter(|proved| *proved != path);
+        self.path = path;
+    }
+
+    /// Everything goes to `path` from now on.
+    pub(crate) fn settle_path(&mut self, path: Path) {
+        (self.path, self.proved) = (path, None);
+    }
+
+    /// Takes over where another IKE SA of the same peer was.
+    pub(crate) fn continue_path(&mut self, (path, proved): (Path, Option<Path>)) {
+        (self.path, self.proved) = (path, proved);
+    }
+
+    /// The path, and the one that ESP takes if that is another.
+    pub(crate) fn paths(&self) -> (Path, Option<Path>) {
+        (self.path, self.proved)
+    }
+
+    /// We have another address: what waits for its answer goes out again from there.
+    pub(crate) fn move_local(&mut self, local: IpAddr, ctx: &mut Context) {
+        self.path.local.set_ip(local);
+        if let Some(proved) = &mut self.proved {
+            proved.local.set_ip(local);
+        }
+        if let Some((datagrams, _)) = self.window.in_flight() {
+            let path = self.path;
+            datagrams.iter().for_each(|datagram| ctx.transmit(path, datagram.clone()));
+        }
+    }
+
     /// Seals and sends a request, and remembers it for retransmission.
     pub(crate) fn request(
         &mut self,
@@ -81,9 +128,22 @@ impl Link {
         payloads: &[Payload],
         ctx: &mut Context,
     ) {
+        let to = self.path;
+        self.request_to(protection, peer, exchange, payloads, (to, ctx));
+    }
+
+    /// The same, but first over another path.
+    pub(crate) fn request_to(
+        &mut self,
+        protection: &mut Protection,
+        peer: &PeerConfig,
+        exchange: ExchangeType,
+        payloads: &[Payload],
+        (to, ctx): (Path, &mut Context),
+    ) {
         let header = self.header(exchange, false, self.window.next_request());
         let datagrams = protection.seal(header, payloads, self.fragment, &mut ctx.rng);
-        self.transmit(&datagrams, self.path, ctx);
+        self.transmit(&datagrams, to, ctx);
         self.window.sent(datagrams, &peer.retransmit, ctx.now);
     }
 

@@ -6,7 +6,7 @@ use aws_lc_rs::digest;
 use sa::Path;
 
 use crate::event::Nat;
-use crate::message::{Message, NotifyType, Payload};
+use crate::message::{Notify, NotifyType, Payload};
 
 /// `SHA-1(SPIi | SPIr | address | port)`.
 pub(crate) fn hash(spis: (u64, u64), socket: SocketAddr) -> Vec<u8> {
@@ -34,13 +34,8 @@ pub(crate) fn notifies(spis: (u64, u64), path: Path, force: bool) -> [Payload; 2
 
 /// What the peer's notifications say about a message that came on `path`; `None` if it sent none
 /// and so does not do NAT traversal.
-pub(crate) fn detect(spis: (u64, u64), path: Path, message: &Message) -> Option<Nat> {
-    let of = |kind: NotifyType| {
-        message.payloads.iter().filter_map(move |p| match p {
-            Payload::Notify(n) if n.kind == kind => Some(&n.data),
-            _ => None,
-        })
-    };
+pub(crate) fn detect(spis: (u64, u64), path: Path, notifies: &[Notify]) -> Option<Nat> {
+    let of = |kind| notifies.iter().filter(move |n| n.kind == kind).map(|n| &n.data);
     let mut sources = of(NotifyType::NAT_DETECTION_SOURCE_IP).peekable();
     let mut destinations = of(NotifyType::NAT_DETECTION_DESTINATION_IP).peekable();
     sources.peek()?;

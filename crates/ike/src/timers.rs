@@ -53,12 +53,17 @@ impl IkeSa {
             _ => return,
         };
         let path = self.link.path;
+        // Where the peer is not known, it is asked at both places.
+        let candidate = self.up().and_then(|up| up.candidate).filter(|other| *other != path);
         match self.link.window.due(&peer.retransmit, ctx.now) {
             None => {}
             Some(Due::Again(datagrams)) => {
                 ctx.counters.retransmits += 1;
                 for datagram in datagrams {
                     ctx.transmit(path, datagram.clone());
+                    if let Some(candidate) = candidate {
+                        ctx.transmit(candidate, datagram.clone());
+                    }
                 }
                 self.link.last_sent = ctx.now;
             }
@@ -207,7 +212,7 @@ impl Established {
             return;
         }
         link.last_sent = ctx.now;
-        let path = ctx.esp_path(link.path);
+        let path = ctx.esp_path(link.esp());
         ctx.transmits.push_back(Transmit { path, payload: TransmitPayload::NatKeepalive });
     }
 

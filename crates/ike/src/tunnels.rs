@@ -1,6 +1,7 @@
 //! What concerns several IKE SAs of a tunnel: commands, duplicates, inheritance, and when the
 //! tunnel as a whole is up or down.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,8 +11,9 @@ use crate::child_sa::ChildSa;
 use crate::collision::ours_is_redundant;
 use crate::context::Effect;
 use crate::endpoint::Endpoint;
-use crate::established::{Contact, Established, Job, REDUNDANT, Standing};
+use crate::established::{Contact, Established, Job, REDUNDANT, RIVAL, Standing};
 use crate::event::{Command, DownReason, Event};
+use crate::exchange::mobike;
 use crate::ike_sa::{IkeSa, Phase};
 use crate::link::Link;
 
@@ -48,14 +50,18 @@ impl Endpoint {
             Command::TrafficSent { tunnel } => {
                 self.on_current(tunnel, |link, _, ctx| link.last_sent = ctx.now);
             }
-            Command::PathObserved { tunnel, path } => self.on_current(tunnel, |link, _, ctx| {
+            Command::PathObserved { tunnel, path } => self.on_current(tunnel, |link, up, ctx| {
                 link.last_heard = ctx.now;
-                if link.path != path {
-                    link.path = path;
+                if up.mobike {
+                    mobike::observe(up, link, path, ctx);
+                    up.begin_next(link, ctx);
+                } else if link.path != path {
+                    link.settle_path(path);
                     let path = ctx.esp_path(path);
                     ctx.events.push_back(Event::PathChanged { tunnel, path });
                 }
             }),
+            Command::LocalAddressChanged { tunnel, local } => self.move_local(tunnel, local),
             Command::ReplacePeer(peer) => {
                 let tunnel = peer.tunnel;
                 let peer = Arc::new(*peer);
@@ -101,6 +107,18 @@ impl Endpoint {
         });
     }
 
+    fn move_local(&mut self, tunnel: TunnelId, local: IpAddr) {
+        for spi in self.of(tunnel) {
+            self.with(spi, |sa, ctx| match &mut sa.phase {
+                Phase::InitSent(_) | Phase::AuthSent(_) => sa.link.move_local(local, ctx),
+                Phase::Up(up) if up.standing == Standing::Current => {
+                    mobike::move_local(up, &mut sa.link, local, ctx);
+                }
+                _ => {}
+            });
+        }
+    }
+
     fn want(&mut self, tunnel: TunnelId, job: Job) {
         self.on_current(tunnel, |link, up, ctx| {
             up.want(job);
@@ -130,6 +148,12 @@ impl Endpoint {
         for spi in self.of(tunnel) {
             self.close(spi, reason);
         }
+        // However many IKE SAs and attempts it was, the tunnel ends once.
+        let mut ended = false;
+        self.ctx.effects.retain(|effect| {
+            let another = matches!(effect, Effect::Ended { tunnel: of, .. } if *of == tunnel);
+            !(another && std::mem::replace(&mut ended, true))
+        });
         self.settle();
     }
 
@@ -178,6 +202,12 @@ impl Endpoint {
                         // Redundant, not the tunnel's: it goes without a word to the owner.
                         up.standing = Standing::Replaced;
                         up.close(link, DownReason::Replaced, ctx);
+                    }
+                }),
+                Effect::Redundant(spi) => self.with(spi, |sa, ctx| {
+                    if let Some((_, up)) = sa.up_mut() {
+                        up.standing = Standing::Replaced;
+                        up.expires_at = ctx.now + RIVAL;
                     }
                 }),
                 Effect::Reestablish(tunnel) => {
@@ -253,11 +283,14 @@ impl Endpoint {
             }
             let (mine, theirs) = if contact.ours { (&contact, &other) } else { (&other, &contact) };
             let mine_goes = ours_is_redundant(&mine.lowest_nonce, &theirs.lowest_nonce);
-            let loser = if mine_goes == contact.ours { new } else { old };
-            self.retire(loser, mine_goes);
+            let (loser, winner) = if mine_goes == contact.ours { (new, old) } else { (old, new) };
+            let waits = self.sas.get(&winner).and_then(IkeSa::up).and_then(Established::live);
+            let waits = waits.is_some_and(ChildSa::is_waiting);
+            self.retire(loser, mine_goes, waits);
         }
         let displaced = self.of(tunnel).iter().any(|spi| self.is_displaced(*spi));
-        if contact.ours || !displaced {
+        let current = self.current(tunnel).and_then(|spi| self.contact(spi));
+        if !displaced || current.is_some_and(|current| current.ours) {
             self.switch_current(tunnel);
         }
         self.with(new, |sa, ctx| {
@@ -320,10 +353,16 @@ impl Endpoint {
         });
     }
 
-    /// The redundant one of two that crossed: ours is deleted, the peer's waits for its DELETE.
-    fn retire(&mut self, loser: u64, ours: bool) {
+    /// The redundant one of two that crossed: ours is deleted, but not while it is the only one
+    /// that the peer is known to have (`waits`); the peer's waits for its DELETE.
+    fn retire(&mut self, loser: u64, ours: bool, waits: bool) {
         self.with(loser, |sa, ctx| {
             let Some((link, up)) = sa.up_mut() else { return };
+            if ours && waits && !up.children.iter().all(ChildSa::is_waiting) {
+                up.standing = Standing::Displaced;
+                up.expires_at = up.expires_at.min(ctx.now + REDUNDANT);
+                return;
+            }
             up.standing = Standing::Replaced;
             if ours {
                 up.close(link, DownReason::Replaced, ctx);

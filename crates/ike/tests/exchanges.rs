@@ -71,6 +71,8 @@ impl Site {
         let mut config = peers();
         for peer in &mut config {
             peer.force_encapsulation = self.force;
+            // MOBIKE goes to 4500 in any case.
+            peer.mobike = self.force;
             peer.fragment_size = self.packet;
         }
         config[A].remote_port = self.start;

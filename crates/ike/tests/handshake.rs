@@ -45,6 +45,7 @@ fn without_nat_and_without_force_it_stays_on_500_and_esp_uses_4500() {
     config[A].remote_port = 500;
     config[A].force_encapsulation = false;
     config[B].force_encapsulation = false;
+    config.iter_mut().for_each(|c| c.mobike = false);
     let pair = Pair::up(config, 4);
     assert_eq!(pair.ports(A).into_iter().collect::<Vec<_>>(), [(500, 500)]);
     let path = pair.hosts[A].outbound.as_ref().unwrap().path;

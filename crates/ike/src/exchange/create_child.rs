@@ -8,7 +8,7 @@ use crate::collision::ours_is_redundant;
 use crate::context::Context;
 use crate::crypto::KeyExchange;
 use crate::diagnosis::Diagnosis;
-use crate::established::{Established, Job, Pending};
+use crate::established::{Established, Job, Pending, Standing};
 use crate::event::DownReason;
 use crate::exchange::ike_auth::refused_child;
 use crate::exchange::parts::{Parts, wanted_group};
@@ -87,6 +87,10 @@ pub(crate) fn process_response(
             None => refused(up, link, &started, parts, error.kind, ctx),
         }
         return;
+    }
+    if up.standing == Standing::Closing {
+        // All of it goes with the IKE SA.
+        return ctx.release_spi(started.spi);
     }
     match establish(up, link, &started, parts, ctx) {
         Ok(()) => settle(up, &started, ctx),
@@ -175,7 +179,7 @@ fn establish(
         nr,
         ours: true,
     };
-    let child = child_sa::install(&up.peer, accepted, started.spi, &seed, link.path, ctx);
+    let child = child_sa::install(&up.peer, accepted, started.spi, &seed, link.esp(), ctx);
     up.children.push(child);
     Ok(())
 }

@@ -119,7 +119,7 @@ fn establish(
         nr: &nr,
         ours: false,
     };
-    let child = child_sa::install(&up.peer, accepted, spi, &seed, link.path, ctx);
+    let child = child_sa::install(&up.peer, accepted, spi, &seed, link.esp(), ctx);
     up.children.push(child);
     Ok((spi, payloads))
 }

@@ -14,6 +14,7 @@ use crate::crypto::psk_auth;
 use crate::diagnosis::{Diagnosis, Hint, Subject, Whose};
 use crate::established::{Contact, Established, Job};
 use crate::exchange::ike_sa_init::{FirstExchange, InitSent};
+use crate::exchange::mobike;
 use crate::exchange::parts::Parts;
 use crate::ike_sa::{Phase, Spent, give_up};
 use crate::link::Link;
@@ -52,6 +53,7 @@ pub(crate) fn start(
     payloads.extend(peer.remote_id.clone().map(Payload::IdR));
     payloads.push(Payload::Auth { method: SHARED_KEY, data: auth.expose().to_vec() });
     payloads.extend(child_sa::build_offer(&peer, spi, false));
+    payloads.extend(mobike::supported(&peer));
     link.window.answered();
     link.request(&mut protection, &peer, ExchangeType::IKE_AUTH, &payloads, ctx);
     Phase::AuthSent(Box::new(AuthSent { peer, protection, first, spi, hint: None }))
@@ -145,6 +147,7 @@ impl AuthSent {
 
     fn establish(self, link: &mut Link, parts: Parts, ctx: &mut Context) -> Phase {
         let child = self.child(link, &parts, ctx);
+        let mobike = self.peer.mobike && parts.has(NotifyType::MOBIKE_SUPPORTED);
         let mut up = Established::new(
             self.peer,
             self.protection,
@@ -152,6 +155,7 @@ impl AuthSent {
             Contact::new(link, &self.first.nonces.0, &self.first.nonces.1, true, ctx),
             ctx,
         );
+        up.mobike = mobike;
         up.announce(link, ctx);
         match child {
             Ok(child) => up.children.push(child),
@@ -188,7 +192,7 @@ impl AuthSent {
             nr: &self.first.nonces.1,
             ours: true,
         };
-        Ok(child_sa::install(peer, accepted, self.spi, &seed, link.path, ctx))
+        Ok(child_sa::install(peer, accepted, self.spi, &seed, link.esp(), ctx))
     }
 }
 
@@ -301,6 +305,11 @@ impl AuthWait {
             let diagnosis = Diagnosis::AdminDown(id.clone());
             return Err((NotifyType::TEMPORARY_FAILURE, Some(peer.tunnel), diagnosis));
         }
+        if peer.mobike && mobike::nat_prohibited(parts, path) {
+            let what = "the peer allows no NAT, and there is one (NO_NATS_ALLOWED)".into();
+            let kind = NotifyType::UNEXPECTED_NAT_DETECTED;
+            return Err((kind, Some(peer.tunnel), Diagnosis::Protocol(what)));
+        }
         Ok(Arc::clone(peer))
     }
 
@@ -328,8 +337,11 @@ impl AuthWait {
         let initial_contact = parts.has(NotifyType::INITIAL_CONTACT);
         let contact = Contact::new(link, &self.ni, &self.nr, false, ctx);
         let child = self.child(link, &peer, &parts, ctx);
+        let mobike = peer.mobike && parts.has(NotifyType::MOBIKE_SUPPORTED);
+        answer.extend(mobike::supported(&peer).filter(|_| mobike));
         let remote_id = parts.idi.unwrap_or(Identity::KeyId(Vec::new()));
         let mut up = Established::new(peer, self.protection, remote_id, contact, ctx);
+        up.mobike = mobike;
         up.announce(link, ctx);
         match child {
             Ok((child, payloads)) => {
@@ -375,7 +387,7 @@ impl AuthWait {
             nr: &self.nr,
             ours: false,
         };
-        Ok((child_sa::install(peer, accepted, spi, &seed, link.path, ctx), payloads))
+        Ok((child_sa::install(peer, accepted, spi, &seed, link.esp(), ctx), payloads))
     }
 }
 

@@ -194,7 +194,7 @@ impl InitSent {
         let ours = link.window.in_flight().and_then(|(d, _)| d.first().cloned()).ok_or(None)?;
         link.spis.1 = spi_r;
         link.path = path;
-        if let Some(nat) = nat::detect(link.spis, path, message) {
+        if let Some(nat) = nat::detect(link.spis, path, &parts.notifies) {
             link.nat = nat;
             float(link, nat, &self.peer, ctx);
         }
@@ -210,10 +210,10 @@ impl InitSent {
 }
 
 /// From port 500 to 4500 when there is a NAT, and whenever we want ESP in UDP, which the RFC
-/// allows without a NAT too (RFC 7296 2.23).
+/// allows without a NAT too (RFC 7296 2.23), or may move behind a NAT later (RFC 4555 3.3).
 fn float(link: &mut Link, nat: Nat, peer: &PeerConfig, ctx: &Context) {
     let at_500 = link.path.local.port() == ctx.config.ike_port;
-    if at_500 && (nat.local || nat.remote || peer.force_encapsulation) {
+    if at_500 && (nat.local || nat.remote || peer.force_encapsulation || peer.mobike) {
         link.path.local.set_port(ctx.config.nat_t_port);
         link.path.remote.set_port(ctx.config.nat_t_port);
     }

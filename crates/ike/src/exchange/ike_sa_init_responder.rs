@@ -89,7 +89,7 @@ pub(crate) fn process_request(
         return Outcome::Refused;
     };
     let request = Request { path, header, parts: &parts, number: proposal.number };
-    let mut link = request.link(message, ctx);
+    let mut link = request.link(ctx);
     let nr = ctx.nonce();
     let answer = request.build_response(&link, peer, suite, &ke, &nr);
     // Before the private computation: a stranger who must prove its address costs no agreement.
@@ -129,12 +129,12 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
-    fn link(&self, message: &Message, ctx: &mut Context) -> Link {
+    fn link(&self, ctx: &mut Context) -> Link {
         let spis = (self.header.initiator_spi, ctx.ike_spi());
         let mut link = Link::new(spis, false, self.path, ctx.now);
         // The request was hashed with a responder SPI of zero (RFC 7296 2.23).
         let asked = (self.header.initiator_spi, 0);
-        link.nat = nat::detect(asked, self.path, message).unwrap_or_default();
+        link.nat = nat::detect(asked, self.path, &self.parts.notifies).unwrap_or_default();
         link
     }
 

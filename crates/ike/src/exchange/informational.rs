@@ -1,9 +1,12 @@
 //! INFORMATIONAL as responder: DELETE, errors, and the empty liveness request (RFC 7296 1.4, 2.4).
 
+use sa::Path;
+
 use crate::collision::{Theirs, Verdict, verdict};
 use crate::context::{Context, Effect};
 use crate::established::{Established, Pending, Standing};
 use crate::event::DownReason;
+use crate::exchange::mobike;
 use crate::exchange::parts::Parts;
 use crate::link::Link;
 use crate::message::{NotifyType, Payload, ProtocolId};
@@ -12,7 +15,7 @@ use crate::message::{NotifyType, Payload, ProtocolId};
 pub(crate) fn process_request(
     up: &mut Established,
     link: &mut Link,
-    parts: &Parts,
+    (path, parts): (Path, &Parts),
     ctx: &mut Context,
 ) -> Vec<Payload> {
     if parts.deletes_ike() {
@@ -36,10 +39,11 @@ pub(crate) fn process_request(
             up.remove_child(inbound, DownReason::DeletedByPeer, ctx);
         }
     }
-    if deleted.is_empty() {
-        return Vec::new();
+    let mut answer = mobike::process_request(up, link, path, parts, ctx);
+    if !deleted.is_empty() {
+        answer.push(Payload::Delete { protocol: ProtocolId::ESP, spis: deleted });
     }
-    vec![Payload::Delete { protocol: ProtocolId::ESP, spis: deleted }]
+    answer
 }
 
 /// The peer closes the IKE SA. If its own rekey made another one beside ours, that one stays.

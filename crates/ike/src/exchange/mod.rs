@@ -8,5 +8,6 @@ pub(crate) mod ike_auth;
 pub(crate) mod ike_sa_init;
 pub(crate) mod ike_sa_init_responder;
 pub(crate) mod informational;
+pub(crate) mod mobike;
 pub(crate) mod parts;
 pub(crate) mod rekey_ike;

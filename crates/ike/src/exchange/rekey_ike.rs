@@ -76,6 +76,12 @@ pub(crate) fn process_response(
         return refused(up, link, &started, error.kind, ctx);
     }
     match establish(up, link, &started, parts, ctx) {
+        Ok((new, _)) if !matches!(up.standing, Standing::Current | Standing::Displaced) => {
+            // Closed meanwhile: the peer has moved to the new one, which goes, too.
+            let redundant = new.link.local_spi();
+            ctx.effects.push_back(Effect::Adopt(Box::new(new)));
+            ctx.effects.push_back(Effect::Close(redundant));
+        }
         Ok((new, lowest)) => settle(up, link, started, new, &lowest, ctx),
         Err(diagnosis) => {
             ctx.failed(Some(up.peer.tunnel), link.path.remote, diagnosis);
@@ -170,7 +176,8 @@ fn successor(
     new.nat = link.nat;
     new.fragment = link.fragment;
     let (peer, contact) = (Arc::clone(&up.peer), up.contact.clone());
-    let state = Established::new(peer, protection, up.remote_id.clone(), contact, ctx);
+    let mut state = Established::new(peer, protection, up.remote_id.clone(), contact, ctx);
+    state.mobike = up.mobike;
     Some(IkeSa { link: new, phase: Phase::Up(Box::new(state)) })
 }
 
@@ -191,9 +198,10 @@ fn settle(
             hand_over(up, link, rival, ctx);
             ctx.effects.push_back(Effect::Close(to));
         }
-        _ => {
+        rival => {
             hand_over(up, link, to, ctx);
             up.want(Job::DeleteIke);
+            ctx.effects.extend(rival.map(|(spi, _)| Effect::Redundant(spi)));
         }
     }
 }

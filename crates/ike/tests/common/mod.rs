@@ -252,6 +252,12 @@ impl Pair {
         self.hosts[host].nat = Some(BTreeMap::new());
     }
 
+    /// The host has another address, and nothing that is sent to the old one arrives any more.
+    pub fn renumber(&mut self, host: usize, address: std::net::IpAddr) {
+        self.hosts[host].address = address;
+        self.wire.retain(|p| p.to != host || p.path.local.ip() == address);
+    }
+
     /// The NAT forgets its mappings and hands out others.
     pub fn rebind(&mut self, host: usize) {
         if let Some(nat) = &mut self.hosts[host].nat {
@@ -345,6 +351,9 @@ impl Pair {
         let (mut from, mut to) = (transmit.path.local, transmit.path.remote);
         if from.ip().is_unspecified() {
             from.set_ip(self.hosts[me].address);
+        }
+        if from.ip() != self.hosts[me].address {
+            return;
         }
         if let Some(nat) = &mut self.hosts[me].nat {
             let next = 20_000 + nat.len() as u16;
@@ -463,11 +472,15 @@ impl Pair {
     }
 
     /// Whatever is sent on now must be received now.
-    pub fn assert_nothing_can_be_lost(&self) {
+    pub fn assert_nothing_can_be_lost(&self, story: &str) {
         for from in [A, B] {
             let Some(sa) = &self.hosts[from].outbound else { continue };
             let inbound = &self.hosts[1 - from].inbound;
-            assert!(inbound.contains_key(&sa.spi), "{from} sends on {}, unknown there", sa.spi);
+            assert!(
+                inbound.contains_key(&sa.spi),
+                "{story}: {from} sends on {}, unknown there",
+                sa.spi
+            );
         }
     }
 

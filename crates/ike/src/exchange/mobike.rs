@@ -1,0 +1,207 @@
+//! MOBIKE (RFC 4555): outer addresses that change under an IKE SA, both roles.
+//!
+//! The side that began the first IKE SA says where it is (UPDATE_SA_ADDRESSES); the other side
+//! answers there at once, but sends ESP there only when the new path has proved itself
+//! (COOKIE2, section 3.7). A path that is merely observed, because a NAT gave the peer another
+//! address, has to prove itself likewise.
+
+use std::net::IpAddr;
+
+use sa::Path;
+
+use crate::config::PeerConfig;
+use crate::context::Context;
+use crate::diagnosis::Diagnosis;
+use crate::established::{Established, Job, Pending, Standing};
+use crate::event::{DownReason, Event};
+use crate::exchange::parts::Parts;
+use crate::ike_sa::HINTS_APART;
+use crate::link::Link;
+use crate::message::{ExchangeType, NotifyType, Payload};
+use crate::nat;
+
+/// Octets of a COOKIE2: 8 to 64 (RFC 4555 4.2.5).
+const COOKIE2: usize = 16;
+
+/// Our return routability check of one path.
+#[derive(Debug)]
+pub(crate) struct Check {
+    pub(crate) path: Path,
+    cookie: Vec<u8>,
+}
+
+/// MOBIKE_SUPPORTED for IKE_AUTH, if the tunnel wants it.
+pub(crate) fn supported(peer: &PeerConfig) -> Option<Payload> {
+    peer.mobike.then(|| Payload::notify(NotifyType::MOBIKE_SUPPORTED, Vec::new()))
+}
+
+/// Whether a NAT changed a message whose sender does not want one (NO_NATS_ALLOWED, section 3.9).
+pub(crate) fn nat_prohibited(parts: &Parts, path: Path) -> bool {
+    let Some(notify) = parts.notify(NotifyType::NO_NATS_ALLOWED) else { return false };
+    let octets = |ip: IpAddr| match ip {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    };
+    let mut seen = [octets(path.remote.ip()), octets(path.local.ip())].concat();
+    seen.extend_from_slice(&path.remote.port().to_be_bytes());
+    seen.extend_from_slice(&path.local.port().to_be_bytes());
+    seen != notify.data
+}
+
+/// Whether a peer can be at the other end of `path`, as far as the address itself tells.
+fn is_acceptable(path: Path) -> bool {
+    let remote = path.remote.ip();
+    let broadcast = matches!(remote, IpAddr::V4(a) if a.is_broadcast());
+    let nowhere = remote.is_unspecified() || remote.is_multicast() || broadcast;
+    !nowhere && remote != path.local.ip() && path.remote.port() != 0
+}
+
+/// Our own address changed, as the owner says. ESP leaves from there at once.
+pub(crate) fn move_local(up: &mut Established, link: &mut Link, local: IpAddr, ctx: &mut Context) {
+    if link.path.local.ip() == local || local.is_ipv4() != link.path.remote.is_ipv4() {
+        return;
+    }
+    link.move_local(local, ctx);
+    let path = ctx.esp_path(link.esp());
+    ctx.events.push_back(Event::PathChanged { tunnel: up.peer.tunnel, path });
+    // Only the side that began says so (section 3.5); from the other one, the peer sees it.
+    let ours = up.mobike && up.contact.ours;
+    up.want(if ours { Job::UpdateAddresses } else { Job::Liveness });
+    up.begin_next(link, ctx);
+}
+
+/// Sends UPDATE_SA_ADDRESSES from where we are now.
+pub(crate) fn start_update(up: &mut Established, link: &mut Link, ctx: &mut Context) {
+    let mut payloads = vec![Payload::notify(NotifyType::UPDATE_SA_ADDRESSES, Vec::new())];
+    payloads.extend(nat::notifies(link.spis, link.path, up.peer.force_encapsulation));
+    ctx.counters.address_updates += 1;
+    up.request(link, ExchangeType::INFORMATIONAL, &payloads, ctx);
+    up.pending = Some(Pending::UpdateAddresses(link.path));
+}
+
+/// UPDATE_SA_ADDRESSES, sent from `path`, was answered.
+pub(crate) fn update_answered(
+    up: &mut Established,
+    link: &mut Link,
+    path: Path,
+    parts: &Parts,
+    ctx: &mut Context,
+) {
+    if link.path != path {
+        // We moved again meanwhile: what the peer answered is not true any more.
+        return up.want(Job::UpdateAddresses);
+    }
+    if let Some(error) = parts.error() {
+        let diagnosis = Diagnosis::Refused(error.kind);
+        ctx.failed(Some(up.peer.tunnel), link.path.remote, diagnosis);
+        return up.retry(Job::UpdateAddresses, ctx);
+    }
+    if let Some(nat) = nat::detect(link.spis, link.path, &parts.notifies) {
+        link.nat = nat;
+    }
+}
+
+/// What a request in INFORMATIONAL wants of MOBIKE; the payloads of the answer.
+pub(crate) fn process_request(
+    up: &mut Established,
+    link: &mut Link,
+    path: Path,
+    parts: &Parts,
+    ctx: &mut Context,
+) -> Vec<Payload> {
+    if !up.mobike {
+        return Vec::new();
+    }
+    let mut answer = Vec::new();
+    if parts.has(NotifyType::UPDATE_SA_ADDRESSES) && !up.contact.ours {
+        if !is_acceptable(path) {
+            return vec![Payload::notify(NotifyType::UNACCEPTABLE_ADDRESSES, Vec::new())];
+        }
+        if nat_prohibited(parts, path) {
+            return vec![Payload::notify(NotifyType::UNEXPECTED_NAT_DETECTED, Vec::new())];
+        }
+        follow(up, link, path, parts, ctx);
+    }
+    if parts.has(NotifyType::NAT_DETECTION_SOURCE_IP) {
+        answer.extend(nat::notifies(link.spis, path, up.peer.force_encapsulation));
+    }
+    let cookie = parts.notify(NotifyType::COOKIE2).filter(|n| (8..=64).contains(&n.data.len()));
+    answer.extend(cookie.map(|n| Payload::notify(NotifyType::COOKIE2, n.data.clone())));
+    answer
+}
+
+/// The peer says that it is at the other end of `path`.
+fn follow(up: &mut Established, link: &mut Link, path: Path, parts: &Parts, ctx: &mut Context) {
+    ctx.counters.address_updates += 1;
+    if let Some(nat) = nat::detect(link.spis, path, &parts.notifies) {
+        link.nat = nat;
+    }
+    if up.standing != Standing::Current || link.path == path {
+        return;
+    }
+    link.move_unproved(path);
+    up.candidate = Some(path);
+    up.want(Job::CheckPath);
+}
+
+/// Something authentic came from `path`, and nothing says that the peer moved there on purpose.
+pub(crate) fn observe(up: &mut Established, link: &Link, path: Path, ctx: &mut Context) {
+    let known = link.path == path || up.candidate == Some(path);
+    if known || up.standing != Standing::Current || !is_acceptable(path) {
+        return;
+    }
+    // One at a time and not too often: each costs datagrams to whoever is there.
+    if up.candidate_until > ctx.now {
+        return;
+    }
+    up.candidate = Some(path);
+    up.candidate_until = ctx.now + HINTS_APART;
+    up.want(Job::CheckPath);
+    // A request of ours that waits for its answer may have gone where nobody is any more.
+    if let Some((datagrams, _)) = link.window.in_flight() {
+        datagrams.iter().for_each(|datagram| ctx.transmit(path, datagram.clone()));
+    }
+}
+
+/// Asks over the candidate path for the COOKIE2 that we send there.
+pub(crate) fn start_check(up: &mut Established, link: &mut Link, ctx: &mut Context) {
+    let Some(path) = up.candidate else { return };
+    let mut cookie = vec![0; COOKIE2];
+    ctx.rng.fill_bytes(&mut cookie);
+    let payloads = [Payload::notify(NotifyType::COOKIE2, cookie.clone())];
+    ctx.counters.path_checks += 1;
+    let exchange = ExchangeType::INFORMATIONAL;
+    link.request_to(&mut up.protection, &up.peer, exchange, &payloads, (path, &mut *ctx));
+    up.pending = Some(Pending::CheckPath(Check { path, cookie }));
+}
+
+/// The answer to a check came over `from`. It proves that path, and no other: while the request is
+/// repeated it goes over the old path, too, so that a peer that has not moved can answer it.
+pub(crate) fn check_answered(
+    up: &mut Established,
+    link: &mut Link,
+    check: &Check,
+    (from, parts): (Path, &Parts),
+    ctx: &mut Context,
+) {
+    let back = parts.notify(NotifyType::COOKIE2).is_some_and(|n| n.data == check.cookie);
+    if !back {
+        let what = "a return routability check was answered without its COOKIE2".to_owned();
+        return up.close(link, DownReason::Protocol(what), ctx);
+    }
+    if up.candidate != Some(check.path) {
+        // The peer moved again: the job for that path is in the queue.
+        return;
+    }
+    if from != check.path {
+        if link.is_unproved() {
+            return up.want(Job::CheckPath);
+        }
+        up.candidate = None;
+        return;
+    }
+    up.candidate = None;
+    link.settle_path(check.path);
+    let path = ctx.esp_path(check.path);
+    ctx.events.push_back(Event::PathChanged { tunnel: up.peer.tunnel, path });
+}
