@@ -157,7 +157,7 @@ fn a_peer_that_restarted_is_back_at_once_if_we_may_begin() {
         assert!(pair.hosts[A].endpoint.counters().hints >= 1);
         assert!(pair.hosts[B].endpoint.child_info(TUNNEL).is_some(), "it is back");
         // The old IKE SA goes when the peer says once more that it does not know it.
-        pair.run_secs(4);
+        pair.run_secs(10);
         pair.assert_at_rest();
         assert!(!pair.names(A).contains(&"ChildDown"), "{:?}", pair.names(A));
         assert!(!pair.names(A).contains(&"IkeDown"), "{:?}", pair.names(A));
@@ -183,7 +183,7 @@ fn a_peer_that_restarted_learns_from_esp_and_tells_its_sender() {
     let [_, host] = fresh.hosts;
     pair.hosts[B] = host;
     pair.command(B, Command::UnknownEsp { spi, path, octets: 44 });
-    pair.run_secs(6);
+    pair.run_secs(12);
     pair.assert_at_rest();
     assert!(!pair.names(A).contains(&"ChildDown"), "{:?}", pair.names(A));
 }
@@ -266,4 +266,18 @@ fn a_removed_tunnel_is_deleted_at_the_peer_and_refused_afterwards() {
     pair.run_secs(5);
     assert_eq!(pair.hosts[B].endpoint.counters().unknown_peer, 1);
     assert_eq!(down(&pair, A).len(), 2);
+}
+
+#[test]
+fn a_delete_wins_over_our_own_exchange_that_is_in_flight() {
+    for command in [Command::RekeyIke, Command::RekeyChild, Command::Liveness, Command::Reestablish]
+    {
+        let mut pair = Pair::up(peers(), 13);
+        pair.command(A, command(TUNNEL));
+        pair.command(A, Command::Delete(TUNNEL));
+        pair.run_secs(60);
+        assert_eq!(down(&pair, A), [DownReason::Requested]);
+        assert_eq!(down(&pair, B).len(), 1);
+        assert_nothing_left(&pair);
+    }
 }
