@@ -52,7 +52,7 @@ pub fn plan(from: Inner<'_>, to: Inner<'_>, count: Option<u32>, apart: u64) -> p
         source: Some(from.address),
         count,
         interval: Duration::from_millis(apart),
-        patience: Duration::from_secs(3),
+        patience: Duration::from_secs(15),
         ..ping::Plan::new(to.address)
     }
 }
