@@ -151,9 +151,14 @@ pub fn refused_backends() -> &'static [Backend] {
 
 fn probe() -> Probe {
     let forced = std::env::var(VARIABLE).ok().and_then(|name| name.parse().ok());
+    choose(forced.into_iter().chain(Backend::available()), self_test::passes)
+}
+
+/// The first of `candidates` that passes.
+fn choose(candidates: impl Iterator<Item = Backend>, passes: impl Fn(Backend) -> bool) -> Probe {
     let mut refused = Vec::new();
-    for candidate in forced.into_iter().chain(Backend::available()) {
-        if self_test::passes(candidate) {
+    for candidate in candidates {
+        if passes(candidate) {
             return Probe { chosen: candidate, refused };
         }
         refused.push(candidate);
@@ -191,5 +196,15 @@ mod tests {
         }
         force_backend(None);
         assert_eq!(backend(), chosen);
+    }
+
+    #[test]
+    fn a_backend_that_fails_the_self_test_is_passed_over() {
+        let all: Vec<Backend> = Backend::available().collect();
+        for faulty in 0..all.len() {
+            let probe = choose(Backend::available(), |backend| !all[..=faulty].contains(&backend));
+            assert_eq!(probe.refused, all[..=faulty]);
+            assert_eq!(probe.chosen, *all.get(faulty + 1).unwrap_or(&Backend::PORTABLE));
+        }
     }
 }

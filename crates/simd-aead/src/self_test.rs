@@ -3,7 +3,7 @@
 
 use crate::backend::Backend;
 use crate::batch::{open_batch_on, seal_batch_on};
-use crate::job::{Aad, OpenJob, SealJob, TAG};
+use crate::job::{Aad, BadJob, OpenJob, SealJob, TAG};
 use crate::key::{Algorithm, Key};
 
 /// Lengths around the block, group and lane borders of every kernel.
@@ -12,11 +12,23 @@ const LENGTHS: [usize; 20] =
 
 /// Whether `backend` computes what it should.
 pub(crate) fn passes(backend: Backend) -> bool {
-    Algorithm::ALL.into_iter().all(|algorithm| agrees(backend, algorithm).unwrap_or(false))
+    Algorithm::ALL.into_iter().all(|algorithm| {
+        let seal = |keys: &[&Key], src: &[u8], dst: &mut [u8], jobs: &[SealJob]| {
+            seal_batch_on(backend, keys, src, dst, jobs)
+        };
+        let open = |keys: &[&Key], src: &[u8], dst: &mut [u8], jobs: &mut [OpenJob]| {
+            open_batch_on(backend, keys, src, dst, jobs)
+        };
+        agrees(algorithm, seal, open).unwrap_or(false)
+    })
 }
 
 /// `None` where a batch is refused, which is as bad as a wrong result.
-fn agrees(backend: Backend, algorithm: Algorithm) -> Option<bool> {
+fn agrees(
+    algorithm: Algorithm,
+    seal: impl Fn(&[&Key], &[u8], &mut [u8], &[SealJob]) -> Result<(), BadJob>,
+    open: impl Fn(&[&Key], &[u8], &mut [u8], &mut [OpenJob]) -> Result<(), BadJob>,
+) -> Option<bool> {
     let octets: Vec<u8> = (0..=255).map(|i: u8| i.wrapping_mul(0x9d) ^ 0x5a).collect();
     let key = Key::new(algorithm, octets.get(..algorithm.key_len())?).ok()?;
     let plain: Vec<u8> = octets.iter().copied().cycle().take(1600).collect();
@@ -37,7 +49,7 @@ fn agrees(backend: Backend, algorithm: Algorithm) -> Option<bool> {
 
     let mut sealed = vec![0x33; end];
     let mut expected = sealed.clone();
-    seal_batch_on(backend, &[&key], &plain, &mut sealed, &sealing).ok()?;
+    seal(&[&key], &plain, &mut sealed, &sealing).ok()?;
     seal_batch_on(Backend::PORTABLE, &[&key], &plain, &mut expected, &sealing).ok()?;
     if sealed != expected {
         return Some(false);
@@ -47,7 +59,7 @@ fn agrees(backend: Backend, algorithm: Algorithm) -> Option<bool> {
     let victim = opening.len() / 2;
     *sealed.get_mut(opening.get(victim)?.src.end - 1)? ^= 0x80;
     let mut opened = vec![0x44; end];
-    open_batch_on(backend, &[&key], &sealed, &mut opened, &mut opening).ok()?;
+    open(&[&key], &sealed, &mut opened, &mut opening).ok()?;
     for (index, (job, sealing)) in opening.iter().zip(&sealing).enumerate() {
         let text = opened.get(job.dst..job.dst + job.plaintext_len())?;
         let good = if index == victim {
@@ -64,4 +76,77 @@ fn agrees(backend: Backend, algorithm: Algorithm) -> Option<bool> {
         }
     }
     Some(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Seal = fn(&[&Key], &[u8], &mut [u8], &[SealJob]) -> Result<(), BadJob>;
+    type Open = fn(&[&Key], &[u8], &mut [u8], &mut [OpenJob]) -> Result<(), BadJob>;
+
+    const SEAL: Seal =
+        |keys, src, dst, jobs| seal_batch_on(Backend::PORTABLE, keys, src, dst, jobs);
+    const OPEN: Open =
+        |keys, src, dst, jobs| open_batch_on(Backend::PORTABLE, keys, src, dst, jobs);
+
+    fn outcome(seal: Seal, open: Open) -> [Option<bool>; 3] {
+        Algorithm::ALL.map(|algorithm| agrees(algorithm, seal, open))
+    }
+
+    #[test]
+    fn a_backend_without_fault_passes() {
+        assert_eq!(outcome(SEAL, OPEN), [Some(true); 3]);
+    }
+
+    #[test]
+    fn one_wrong_bit_of_any_packet_is_a_fault() {
+        let last_tag: Seal = |keys, src, dst, jobs| {
+            SEAL(keys, src, dst, jobs)?;
+            dst[dst.len() - 1] ^= 1;
+            Ok(())
+        };
+        let text: Seal = |keys, src, dst, jobs| {
+            SEAL(keys, src, dst, jobs)?;
+            dst[jobs[5].dst + 40] ^= 0x10;
+            Ok(())
+        };
+        let opened: Open = |keys, src, dst, jobs| {
+            OPEN(keys, src, dst, jobs)?;
+            dst[jobs[19].dst + 1599] ^= 4;
+            Ok(())
+        };
+        assert_eq!(outcome(last_tag, OPEN), [Some(false); 3]);
+        assert_eq!(outcome(text, OPEN), [Some(false); 3]);
+        assert_eq!(outcome(SEAL, opened), [Some(false); 3]);
+    }
+
+    #[test]
+    fn accepting_or_exposing_a_tampered_packet_is_a_fault() {
+        let accepts: Open = |keys, src, dst, jobs| {
+            OPEN(keys, src, dst, jobs)?;
+            jobs.iter_mut().for_each(|job| job.ok = true);
+            Ok(())
+        };
+        let exposes: Open = |keys, src, dst, jobs| {
+            OPEN(keys, src, dst, jobs)?;
+            let refused = jobs.iter().find(|job| !job.ok).map_or(0, |job| job.dst);
+            dst[refused] = 1;
+            Ok(())
+        };
+        let refuses_too_much: Open = |keys, src, dst, jobs| {
+            OPEN(keys, src, dst, jobs)?;
+            jobs[0].ok = false;
+            Ok(())
+        };
+        for open in [accepts, exposes, refuses_too_much] {
+            assert_eq!(outcome(SEAL, open), [Some(false); 3]);
+        }
+    }
+
+    #[test]
+    fn refusing_the_batch_is_a_fault() {
+        let refuses: Seal = |_, _, _, _| Err(BadJob::Key(0));
+        assert_eq!(outcome(refuses, OPEN), [None; 3]);
+    }
 }

@@ -7,6 +7,9 @@
 //! slices with aws-lc-rs in between, and the ratio in the closing table is the median over pairs of
 //! neighbouring slices.
 
+// A benchmark panics like a test.
+#![allow(clippy::unwrap_used)]
+
 mod contenders;
 mod table;
 

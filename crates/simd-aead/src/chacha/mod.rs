@@ -26,3 +26,22 @@ impl ChaChaKey {
         Some(Self(words))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_key_leaves_zeros() {
+        let key = Box::new(ChaChaKey::new(&[0x42; 32]).unwrap());
+        assert_eq!(key.0, [0x4242_4242; 8]);
+        let place = Box::into_raw(key);
+        // SAFETY: dropped once; the memory stays allocated until the end, and integers may have any
+        // value.
+        unsafe {
+            place.drop_in_place();
+            assert_eq!((*place).0, [0; 8]);
+            drop(Box::from_raw(place.cast::<std::mem::MaybeUninit<ChaChaKey>>()));
+        }
+    }
+}

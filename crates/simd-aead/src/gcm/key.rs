@@ -140,3 +140,29 @@ fn from_vector(value: __m128i) -> u128 {
     let (low, high) = (_mm_extract_epi64::<0>(value), _mm_extract_epi64::<1>(value));
     u128::from(low as u64) | u128::from(high as u64) << 64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_key_leaves_zeros() {
+        if !is_x86_feature_detected!("aes") || !is_x86_feature_detected!("pclmulqdq") {
+            return;
+        }
+        for len in [16, 32] {
+            // SAFETY: just checked; SSSE3 and SSE4.1 are older.
+            let key = unsafe { GcmKey::new(&[0x42; 32][..len]) }.unwrap();
+            assert!(key.rounds[1][0] != 0 && key.powers[0] != 0);
+            let place = Box::into_raw(key);
+            // SAFETY: dropped once; the memory stays allocated until the end, and integers may have
+            // any value.
+            unsafe {
+                place.drop_in_place();
+                assert!((*place).rounds.as_flattened().iter().all(|&block| block == 0));
+                assert!((*place).powers.iter().all(|&power| power == 0));
+                drop(Box::from_raw(place.cast::<std::mem::MaybeUninit<GcmKey>>()));
+            }
+        }
+    }
+}
