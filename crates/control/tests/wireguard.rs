@@ -11,7 +11,7 @@ use control::config::key::{PublicKey, parse_secret, public_key};
 use control::config::wg_quick::WgQuick;
 use control::config::{Config, Role};
 use control::{Action, Gateway, TunnelStatus, TunnelVerb};
-use dataplane::{Counters, IcmpSource, Inbound, Outbound};
+use dataplane::{Counters, IcmpSource, Inbound, InboundCommand, Outbound};
 use ike::EndpointConfig;
 use packet::{DatagramBatch, InnerBatch, WireBatch};
 use rand_chacha::ChaCha20Rng;
@@ -312,6 +312,51 @@ fn a_reload_keeps_sessions_that_did_not_change_and_replaces_those_that_did() {
     );
     pair.vgw.act();
     assert_eq!(pair.vgw.status().state, "DOWN");
+}
+
+/// Every prefix has one owner: IPsec's two tunnels, a WireGuard peer, or we ourselves.
+#[test]
+fn one_table_says_who_may_use_which_source() {
+    let both = VGW.to_owned()
+        + r#"
+[[customer_gateway]]
+id = "cgw-1"
+identity = "branch.example"
+[[vpn_connection]]
+id = "vpn-branch"
+customer_gateway = "cgw-1"
+static_routes = ["192.168.7.0/24"]
+[[vpn_connection.tunnel]]
+outside_address = "198.51.100.10"
+tunnel_inside_cidr = "169.254.10.0/30"
+pre_shared_key_file = "psk"
+[[vpn_connection.tunnel]]
+outside_address = "198.51.100.11"
+tunnel_inside_cidr = "169.254.11.0/30"
+pre_shared_key_file = "psk"
+"#;
+    let config = parse(Role::Vgw, &both).unwrap();
+    let secrets = secrets(Role::Vgw, &config);
+    let rng = Box::new(ChaCha20Rng::seed_from_u64(1));
+    let counters = (Arc::default(), Arc::default());
+    let endpoint = EndpointConfig::default();
+    let mut gateway = Gateway::new(config, secrets, endpoint, rng, counters, Instant::now());
+    let mut table = Vec::new();
+    while let Some(action) = gateway.poll_action() {
+        if let Action::Inbound(InboundCommand::SetSources(sources)) = action {
+            table = sources.iter().map(|s| (s.prefix.to_string(), s.owner)).collect();
+        }
+    }
+    table.sort();
+    let owner = |ids: [u32; 2]| Some(ids.map(TunnelId));
+    let expected = [
+        ("10.0.0.0/16", None),
+        ("169.254.10.2/32", owner([0, 0])),
+        ("169.254.11.2/32", owner([1, 1])),
+        ("192.168.0.0/16", owner([2, 2])),
+        ("192.168.7.0/24", owner([0, 1])),
+    ];
+    assert_eq!(table, expected.map(|(prefix, owner)| (prefix.to_owned(), owner)));
 }
 
 const WG0: &str = "# a comment
