@@ -1,6 +1,6 @@
 //! Frames of the null relay: what the TUN device said about a packet, and the packet.
 
-use packet::{DatagramBatch, Gso, GsoKind, InnerBatch, InnerPacket, Run, WireBatch};
+use packet::{DatagramBatch, Gso, GsoKind, InnerBatch, InnerPacket, Run, WireBatch, checksum};
 use std::net::SocketAddr;
 use std::ops::Range;
 
@@ -33,9 +33,20 @@ impl Framer {
         for packet in &inner.packets {
             let octets = inner.octets(packet);
             let range = wire.room(HEADER + octets.len());
-            if let Some(frame) = wire.bytes.get_mut(range.clone()) {
-                frame[..HEADER].copy_from_slice(&header(packet));
-                frame[HEADER..].copy_from_slice(octets);
+            if let Some((head, body)) = wire
+                .bytes
+                .get_mut(range.clone())
+                .and_then(|frame| frame.split_at_mut_checked(HEADER))
+            {
+                body.copy_from_slice(octets);
+                let mut packet = packet.clone();
+                // Only packets that are complete can be merged again at the other end.
+                if packet.gso.is_none()
+                    && packet.checksum.take().is_some_and(|at| !complete(body, at))
+                {
+                    continue;
+                }
+                head.copy_from_slice(&header(&packet));
             }
             self.append(range, wire);
         }
@@ -61,6 +72,20 @@ impl Framer {
         let (local, remote) = (self.local, self.remote);
         wire.runs.push(Run { local, remote, range, segment, tos: 0 });
     }
+}
+
+/// Puts in the transport checksum, whose field holds the sum of the pseudo-header. Whether the
+/// field lies in the packet.
+fn complete(packet: &mut [u8], (start, offset): (u16, u16)) -> bool {
+    let Some(transport) = packet.get_mut(usize::from(start)..) else { return false };
+    let sum = checksum::of(&[transport]);
+    let Some(field) = transport.get_mut(usize::from(offset)..).and_then(<[u8]>::first_chunk_mut)
+    else {
+        return false;
+    };
+    // To UDP a zero says that there is no checksum; TCP takes either zero.
+    *field = if sum == 0 { [0xff; 2] } else { sum.to_be_bytes() };
+    true
 }
 
 fn header(packet: &InnerPacket) -> [u8; HEADER] {
@@ -248,6 +273,19 @@ mod tests {
         for merged in [64, 45, 7, 1] {
             assert_eq!(through(&packets, merged), expected, "{merged} segments at once");
         }
+    }
+
+    #[test]
+    fn a_checksum_that_was_left_to_us_is_completed() {
+        // A UDP header with the sum of some pseudo-header where its checksum will be.
+        let mut octets = vec![0x45; 20];
+        octets.extend([0, 7, 0, 9, 0, 12, 0x12, 0x34, 0xab, 0xcd, 0xef, 0x01]);
+        let packet = InnerPacket { range: 0..octets.len(), gso: None, checksum: Some((20, 6)) };
+        let out = through(&[(octets.clone(), packet)], 64);
+        let [(out, None)] = out.as_slice() else { panic!("{out:?}") };
+        // With its checksum in, the sum of pseudo-header and datagram is zero (RFC 1071).
+        assert_eq!(checksum::of(&[&[0x12, 0x34], &out[20..]]), 0);
+        assert_eq!(out[..26], octets[..26]);
     }
 
     #[test]
