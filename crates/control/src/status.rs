@@ -151,6 +151,9 @@ impl Status {
                 if let Some(age) = tunnel.last_rekey_seconds {
                     let _ = write!(out, ", rekeyed {age} s ago");
                 }
+                if let Some(age) = tunnel.last_handshake_seconds {
+                    let _ = write!(out, ", handshake {age} s ago");
+                }
                 let _ = write!(
                     out,
                     ", in {} packets {} B, out {} packets {} B",

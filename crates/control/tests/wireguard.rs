@@ -252,7 +252,7 @@ fn the_agent_begins_and_both_say_up_with_what_a_user_wants_to_know() {
     assert_eq!((vgw.packets_in, vgw.bytes_in, agent.packets_out), (1, 28, 1));
     assert!(pair.vgw.log.contains(&"wg-branch: UP: WireGuard with 203.0.113.2:4500".to_owned()));
     let table = pair.vgw.gateway.status(Instant::now()).table();
-    let line = "wg-branch wireguard: UP for 0 s, 203.0.113.2:4500, handshake 0 s ago, in 1 packets 28 B, out 0 packets 0 B";
+    let line = "wg-branch wireguard: UP for 0 s, 203.0.113.2:4500, MTU 1440, handshake 0 s ago, in 1 packets 28 B, out 0 packets 0 B";
     assert!(table.contains(line), "{table}");
 }
 
