@@ -1,8 +1,7 @@
 //! What every exchange of an endpoint shares: time, randomness, configuration, output queues.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sa::{Path, Spi, TunnelId};
@@ -13,6 +12,7 @@ use crate::diagnosis::Diagnosis;
 use crate::established::Estate;
 use crate::event::{DownReason, Event, Transmit, TransmitPayload};
 use crate::ike_sa::IkeSa;
+use crate::peers::Peers;
 
 /// Octets of a nonce: half the largest PRF key and more (RFC 7296 2.10).
 const NONCE: usize = 32;
@@ -50,7 +50,7 @@ pub(crate) struct Context {
     pub(crate) now: Instant,
     pub(crate) config: EndpointConfig,
     pub(crate) rng: Box<dyn IkeRng + Send>,
-    pub(crate) peers: BTreeMap<TunnelId, Arc<PeerConfig>>,
+    pub(crate) peers: Peers,
     pub(crate) counters: Counters,
     pub(crate) events: VecDeque<Event>,
     pub(crate) transmits: VecDeque<Transmit>,
@@ -71,7 +71,7 @@ impl Context {
             now,
             config,
             rng,
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             counters: Counters::default(),
             events: VecDeque::new(),
             transmits: VecDeque::new(),

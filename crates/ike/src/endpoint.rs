@@ -63,7 +63,7 @@ impl Endpoint {
 
     /// Adds a tunnel, or replaces the configuration of the one with the same id. Nothing is sent.
     pub fn add_peer(&mut self, peer: PeerConfig) {
-        self.ctx.peers.insert(peer.tunnel, Arc::new(peer));
+        self.ctx.peers.insert(Arc::new(peer));
     }
 
     /// Deletes the tunnel's SAs at the peer and forgets it.
@@ -71,7 +71,7 @@ impl Endpoint {
         self.ctx.now = now;
         self.close_tunnel(tunnel, &DownReason::Requested);
         self.ctx.end_grace(Some(tunnel));
-        self.ctx.peers.remove(&tunnel);
+        self.ctx.peers.remove(tunnel);
     }
 
     /// The next event, oldest first.
@@ -230,7 +230,7 @@ impl Endpoint {
 
     /// Begins an IKE SA with the tunnel's peer.
     pub(crate) fn initiate(&mut self, tunnel: TunnelId, beside: bool) {
-        let Some(peer) = self.ctx.peers.get(&tunnel).cloned() else { return };
+        let Some(peer) = self.ctx.peers.get(tunnel).cloned() else { return };
         let Some(remote) = peer.remote_socket() else { return };
         let port = if remote.port() == self.ctx.config.ike_port {
             self.ctx.config.ike_port

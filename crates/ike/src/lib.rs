@@ -10,7 +10,6 @@
 //! the message that lets the peer use it leaves.
 #![forbid(unsafe_code)]
 
-mod candidates;
 mod child_sa;
 mod collision;
 mod config;
@@ -30,6 +29,7 @@ mod invalid_spi;
 mod link;
 pub mod message;
 mod nat;
+mod peers;
 mod sealed;
 pub mod suite;
 mod timers;

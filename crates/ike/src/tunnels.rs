@@ -65,7 +65,7 @@ impl Endpoint {
             Command::ReplacePeer(peer) => {
                 let tunnel = peer.tunnel;
                 let peer = Arc::new(*peer);
-                self.ctx.peers.insert(tunnel, Arc::clone(&peer));
+                self.ctx.peers.insert(Arc::clone(&peer));
                 self.on_current(tunnel, |_, up, _| up.peer = peer);
             }
         }

@@ -6,7 +6,6 @@ use std::time::Instant;
 use sa::{Path, Spi};
 use subtle::ConstantTimeEq;
 
-use crate::candidates::candidates;
 use crate::child_sa::{self, ChildRefusal, ChildSa, Seed};
 use crate::config::PeerConfig;
 use crate::context::{Context, Effect};
@@ -256,13 +255,15 @@ impl AuthWait {
             let what = "IKE_AUTH without IDi".into();
             return Err((NotifyType::INVALID_SYNTAX, None, Diagnosis::Protocol(what)));
         };
-        let all = candidates(&ctx.peers, path);
-        let only = (all.len() == 1).then(|| all.first().map(|p| p.tunnel)).flatten();
+        let all = || ctx.peers.candidates(path);
+        let only = all().next().filter(|_| all().nth(1).is_none()).map(|p| p.tunnel);
         let known: Vec<_> =
-            all.iter().filter(|p| p.remote_id.as_ref().is_none_or(|r| r.matches(id))).collect();
+            all().filter(|p| p.remote_id.as_ref().is_none_or(|r| r.matches(id))).collect();
         if known.is_empty() {
-            let mut expected: Vec<String> =
-                all.iter().filter_map(|p| p.remote_id.as_ref()).map(ToString::to_string).collect();
+            let mut expected: Vec<String> = all()
+                .take(16)
+                .filter_map(|p| p.remote_id.as_ref().map(ToString::to_string))
+                .collect();
             expected.sort();
             expected.dedup();
             expected.truncate(4);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use sa::Path;
 
-use crate::candidates::candidates;
 use crate::config::PeerConfig;
 use crate::context::Context;
 use crate::crypto::{KeyExchange, SaKeys};
@@ -64,21 +63,21 @@ pub(crate) fn process_request(
         ctx.counters.malformed += 1;
         return no(Notify::new(NotifyType::INVALID_SYNTAX, Vec::new()), ctx);
     };
-    let peers = candidates(&ctx.peers, path);
     let none = || Notify::new(NotifyType::NO_PROPOSAL_CHOSEN, Vec::new());
-    let Some(first) = peers.first().cloned() else {
+    let Some(first) = ctx.peers.candidates(path).next().cloned() else {
         ctx.counters.unknown_peer += 1;
         ctx.failed_stranger(None, path.remote, Diagnosis::UnknownPeer);
         return no(none(), ctx);
     };
-    let chosen =
-        peers.iter().find_map(|p| p.ike.choose(offer).map(|(suite, answer)| (p, suite, answer)));
-    let Some((peer, suite, proposal)) = chosen else {
+    let choose = |p: &Arc<PeerConfig>| {
+        p.ike.choose(offer).map(|(suite, answer)| (Arc::clone(p), suite, answer))
+    };
+    let Some((peer, suite, proposal)) = ctx.peers.candidates(path).find_map(choose) else {
         ctx.counters.no_proposal += 1;
         let difference = first.ike.difference(offer);
-        let tunnel = (peers.len() == 1).then_some(first.tunnel);
+        let only = ctx.peers.candidates(path).nth(1).is_none();
         let diagnosis = Diagnosis::Proposal { subject: Subject::Ike, difference };
-        ctx.failed_stranger(tunnel, path.remote, diagnosis);
+        ctx.failed_stranger(only.then_some(first.tunnel), path.remote, diagnosis);
         return no(none(), ctx);
     };
     if *group != suite.group.id() {
@@ -91,7 +90,7 @@ pub(crate) fn process_request(
     let request = Request { path, header, parts: &parts, number: proposal.number };
     let mut link = request.link(ctx);
     let nr = ctx.nonce();
-    let answer = request.build_response(&link, peer, suite, &ke, &nr);
+    let answer = request.build_response(&link, &peer, suite, &ke, &nr);
     // Before the private computation: a stranger who must prove its address costs no agreement.
     if !proved && answer.len() > datagram.len() {
         return Outcome::TooLarge;
@@ -105,7 +104,7 @@ pub(crate) fn process_request(
         return Outcome::Refused;
     };
     if peer.fragmentation && parts.has(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED) {
-        link.allow_fragments(peer);
+        link.allow_fragments(&peer);
     }
     link.transmit(std::slice::from_ref(&answer), path, ctx);
     link.window.respond(vec![answer.clone()]);
