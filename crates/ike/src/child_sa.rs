@@ -262,17 +262,21 @@ pub(crate) fn install(
 
 impl ChildSa {
     /// Sends with this one from now on.
-    pub(crate) fn install_outbound(&mut self, ctx: &mut Context) {
-        if let OutboundHalf::Waiting { sa, .. } =
-            std::mem::replace(&mut self.half, OutboundHalf::Sending)
-        {
-            ctx.events.push_back(Event::InstallOutbound(*sa));
+    /// Returns the path that it was negotiated on, if it was not in use before.
+    pub(crate) fn install_outbound(&mut self, ctx: &mut Context) -> Option<Path> {
+        match std::mem::replace(&mut self.half, OutboundHalf::Sending) {
+            OutboundHalf::Sending => None,
+            OutboundHalf::Waiting { sa, .. } => {
+                let path = sa.path;
+                ctx.events.push_back(Event::InstallOutbound(*sa));
+                Some(path)
+            }
         }
     }
 
     /// Whether the peer may not know it yet, because our answer may be lost.
     pub(crate) fn is_unconfirmed(&self) -> bool {
-        !self.ours && self.is_waiting()
+        !self.ours && self.is_waiting() && self.life == Life::Live
     }
 
     /// Whether the outbound half is still to be installed.

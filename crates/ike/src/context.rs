@@ -36,7 +36,7 @@ pub(crate) enum Effect {
     /// An IKE SA is authenticated: its duplicates go.
     Authenticated { spi: u64, tunnel: TunnelId, initial_contact: bool },
     /// The outbound half of a Child SA is in use: the peer has it, so what it displaced may go.
-    Switched(TunnelId),
+    Switched { tunnel: TunnelId, path: Path },
     /// Outbound halves of a replaced IKE SA go, after the successor's is in use.
     Leave { tunnel: TunnelId, outbound: Vec<Spi> },
     /// An IKE SA or an attempt ended.

@@ -110,6 +110,12 @@ impl Endpoint {
         self.sas.len()
     }
 
+    /// The tunnel's IKE SAs in every phase in which it is known whose they are.
+    #[must_use]
+    pub fn ike_sas_of(&self, tunnel: TunnelId) -> usize {
+        self.by_tunnel.get(&tunnel).map_or(0, BTreeSet::len)
+    }
+
     /// The IKE SA that holds the tunnel.
     #[must_use]
     pub fn ike_info(&self, tunnel: TunnelId) -> Option<IkeInfo> {

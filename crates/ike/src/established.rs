@@ -328,10 +328,10 @@ impl Established {
         let tunnel = self.peer.tunnel;
         let others = self.children.iter().any(|c| c.inbound != inbound && !c.is_waiting());
         let Some(child) = self.child(inbound).filter(|c| c.is_waiting()) else { return };
-        child.install_outbound(ctx);
+        let Some(path) = child.install_outbound(ctx) else { return };
         let info = child.info.clone();
         if self.standing == Standing::Current {
-            ctx.effects.push_back(Effect::Switched(tunnel));
+            ctx.effects.push_back(Effect::Switched { tunnel, path });
         }
         ctx.events.push_back(if others {
             Event::ChildRekeyed { tunnel, info }

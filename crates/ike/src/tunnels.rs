@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sa::{Spi, TunnelId};
+use sa::{Path, Spi, TunnelId};
 
 use crate::child_sa::ChildSa;
 use crate::collision::ours_is_redundant;
@@ -189,7 +189,10 @@ impl Endpoint {
                 Effect::Inherit { to, estate } => {
                     let mut estate = Some(*estate);
                     self.with(to, |sa, ctx| {
-                        if let (Some((link, up)), Some(estate)) = (sa.up_mut(), estate.take()) {
+                        // Not taken out of its place where there is nobody to take it.
+                        if let Some((link, up)) = sa.up_mut()
+                            && let Some(estate) = estate.take()
+                        {
                             up.inherit(link, estate, ctx);
                         }
                     });
@@ -218,7 +221,10 @@ impl Endpoint {
                 Effect::Authenticated { spi, tunnel, initial_contact } => {
                     self.replace_duplicates(spi, tunnel, initial_contact);
                 }
-                Effect::Switched(tunnel) => self.end_displaced(tunnel),
+                Effect::Switched { tunnel, path } => {
+                    self.follow(tunnel, path);
+                    self.end_displaced(tunnel);
+                }
                 Effect::Leave { tunnel, outbound } => {
                     self.switch_current(tunnel);
                     let events = outbound.into_iter();
@@ -306,6 +312,16 @@ impl Endpoint {
         self.on_current(tunnel, |_, up, ctx| {
             if let Some(spi) = up.live().map(|c| c.inbound) {
                 up.switch_to(spi, ctx);
+            }
+        });
+    }
+
+    /// A Child SA that was negotiated on `path` is in use now: the peer may have moved since.
+    fn follow(&mut self, tunnel: TunnelId, path: Path) {
+        self.on_current(tunnel, |link, _, ctx| {
+            let now = ctx.esp_path(link.esp());
+            if now != path {
+                ctx.events.push_back(Event::PathChanged { tunnel, path: now });
             }
         });
     }
