@@ -243,6 +243,18 @@ impl Gateway {
         all.fold(self.next_tick, Instant::min)
     }
 
+    /// The IKE plane, to look at.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The number that a connection's tunnel 1 or 2 has in both planes.
+    #[must_use]
+    pub fn tunnel_id(&self, connection: &str, number: u8) -> Option<TunnelId> {
+        self.find(connection, number).ok()
+    }
+
     /// The status document.
     #[must_use]
     pub fn status(&self, now: Instant) -> Status {

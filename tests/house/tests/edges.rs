@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("interop", &["lab"]),
     // It negotiates by hand, with the primitives of IKE.
     ("hostile", &["lab", "ike", "sa"]),
+    ("sim", &["control", "dataplane", "ike", "packet", "sa"]),
     ("house", &[]),
 ];
 
