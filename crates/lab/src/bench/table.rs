@@ -58,10 +58,15 @@ fn table(rows: &[Row]) -> Table {
         "",
     ]);
     for row in rows {
-        let to_plain = plain.map(|plain| format!("{:.3}", row.median / plain.median));
-        let better = ours.filter(|ours| ours.contender != row.contender).map(|ours| {
-            format!("{:.2}x", advantage(ours.median, row.median, row.workload.better()))
-        });
+        let to_plain = plain
+            .map(|plain| row.median / plain.median)
+            .filter(|ratio| ratio.is_finite())
+            .map(|ratio| format!("{ratio:.3}"));
+        let better = ours
+            .filter(|ours| ours.contender != row.contender)
+            .map(|ours| advantage(ours.median, row.median, row.workload.better()))
+            .filter(|ratio| ratio.is_finite())
+            .map(|ratio| format!("{ratio:.2}x"));
         table.add_row([
             row.contender.to_string(),
             number(row.median),
