@@ -4,8 +4,8 @@
 //! `-- FILTER` the benchmarks whose name contains it (`ALGORITHM/seal|open/SIZE B x BATCH/WHO`).
 //!
 //! A shared machine changes its speed from one second to the next. So each contender runs in short
-//! slices with aws-lc-rs in between, and the ratio in the closing table is the median over pairs of
-//! neighbouring slices.
+//! slices of processor time with aws-lc-rs in between, and the ratio in the closing table is the
+//! median over pairs of neighbouring slices.
 
 // A benchmark panics like a test.
 #![allow(clippy::unwrap_used)]
@@ -13,7 +13,7 @@
 mod contenders;
 mod table;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use simd_aead::Algorithm;
@@ -38,6 +38,7 @@ fn main() {
     let mut criterion = Criterion::default()
         .without_plots()
         .sample_size(10)
+        .nresamples(1000)
         .warm_up_time(Duration::from_millis(warm_up))
         .measurement_time(Duration::from_millis(measurement))
         .configure_from_args();
@@ -80,8 +81,8 @@ fn run(criterion: &mut Criterion, table: &mut Table, cell: Cell) {
 /// Nanoseconds a packet of neighbouring slices: the contender's and the reference's.
 type Pair = (f64, f64);
 
-/// Runs `packets` packets of the contender, slice by slice in turns with the reference. Returns the
-/// time of the contender alone.
+/// Runs at least `packets` packets of the contender, slice by slice in turns with the reference.
+/// Returns the time of that many packets of the contender.
 fn in_turns(
     packets: u64,
     batch: usize,
@@ -89,38 +90,37 @@ fn in_turns(
     reference: &mut dyn FnMut(),
 ) -> (Duration, Vec<Pair>) {
     let mut pairs = Vec::new();
-    let mut total = Duration::ZERO;
-    let mut left = packets;
-    while left > 0 {
-        let (time, batches) = slice(left.div_ceil(batch as u64), contender);
-        let (other_time, other_batches) = slice(u64::MAX, reference);
-        let packet =
-            |time: Duration, batches: u64| time.as_nanos() as f64 / (batches * batch as u64) as f64;
-        // The last slice may be cut short by `packets`; too short to be a measurement.
-        if time > SLICE / 2 {
-            pairs.push((packet(time, batches), packet(other_time, other_batches)));
-        }
-        // The last batch may be larger than what was left.
-        let done = left.min(batches * batch as u64);
-        total += time.mul_f64(done as f64 / (batches * batch as u64) as f64);
-        left -= done;
+    let (mut total, mut done) = (0.0, 0);
+    while done < packets {
+        let (time, own) = slice(batch, contender);
+        let (other_time, other) = slice(batch, reference);
+        pairs.push((time / own as f64, other_time / other as f64));
+        total += time;
+        done += own;
     }
-    (total, pairs)
+    (Duration::from_nanos((total / done as f64 * packets as f64) as u64), pairs)
 }
 
-/// Runs at most `most` batches, and stops after the first clock reading past a slice.
-fn slice(most: u64, contender: &mut dyn FnMut()) -> (Duration, u64) {
-    let start = Instant::now();
-    let mut batches = 0;
+/// Runs batches for a slice; returns nanoseconds and packets.
+fn slice(batch: usize, contender: &mut dyn FnMut()) -> (f64, u64) {
+    let start = thread_time();
+    let mut packets = 0;
     loop {
-        let share = (most - batches).min(16);
-        for _ in 0..share {
+        for _ in 0..16 {
             contender();
         }
-        batches += share;
-        let time = start.elapsed();
-        if time >= SLICE || batches == most {
-            return (time, batches);
+        packets += 16 * batch as u64;
+        let time = thread_time() - start;
+        if time >= SLICE {
+            return (time.as_nanos() as f64, packets);
         }
     }
+}
+
+/// The processor time of this thread: what others do on the machine meanwhile does not count.
+fn thread_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a `timespec`, and the clock is one that Linux always has.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
