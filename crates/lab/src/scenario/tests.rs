@@ -44,7 +44,7 @@ fn each_mistake_is_named_with_its_line_and_key() {
         (
             "nat = \"source\"",
             "nats = \"source\"",
-            "x.toml:16: `site.nats`: unknown field `nats`, expected one of `name`, `cidrs`, `nat`, `host`, `line`, \
+            "x.toml:16: `site.nats`: unknown field `nats`, expected one of `name`, `type`, `cidrs`, `nat`, `host`, `line`, \
              `gateway`, `connection`, `tunnel`",
         ),
         (
