@@ -130,6 +130,8 @@ pub(crate) struct Established {
     /// A path of the peer's that has to prove itself, and until when no other takes its place.
     pub(crate) candidate: Option<Path>,
     pub(crate) candidate_until: Instant,
+    /// The one after it.
+    pub(crate) next_candidate: Option<Path>,
     /// When the peer first said that it does not know this IKE SA.
     unknown_since: Option<Instant>,
 }
@@ -180,6 +182,7 @@ impl Established {
             mobike: false,
             candidate: None,
             candidate_until: ctx.now,
+            next_candidate: None,
             unknown_since: None,
         }
     }

@@ -245,7 +245,9 @@ fn an_observed_path_is_used_only_after_it_proved_itself() {
     assert_eq!(pair.hosts[B].endpoint.ike_info(TUNNEL).unwrap().path, info.path);
     assert_eq!(moved(&pair, B), 0);
     let to_third = pair.hosts[B].sent.iter().filter(|t| t.path.remote == third).count();
-    assert!((1..=8).contains(&to_third), "{to_third} datagrams to a third party");
+    assert!((1..=18).contains(&to_third), "{to_third} datagrams to a third party");
+    let checks = pair.hosts[B].endpoint.counters().path_checks;
+    assert!((1..=8).contains(&checks), "{checks} checks in six seconds");
     pair.assert_at_rest();
     assert!(!pair.names(B).contains(&"IkeDown"));
 }
@@ -390,5 +392,29 @@ fn a_refused_move_is_reported_and_tried_again() {
     move_to(&mut pair, A, common::address(A));
     pair.run_secs(20);
     assert_eq!(esp_remote(&pair, B).ip(), common::address(A));
+    pair.assert_at_rest();
+}
+
+/// The data plane tells of a path once; two that come in a row are both checked.
+#[test]
+fn a_nat_that_rebinds_twice_is_followed_to_the_last_place() {
+    let mut config = without_force();
+    config[B].remote = None;
+    let mut pair = Pair::new(config, 1);
+    pair.nat(A);
+    pair.command(A, Command::Initiate(TUNNEL));
+    pair.run_secs(2);
+    for _ in 0..2 {
+        pair.rebind(A);
+        let port = *pair.hosts[A].nat.as_ref().unwrap().values().next().unwrap();
+        let local = SocketAddr::new(common::address(B), 4500);
+        let path = Path { local, remote: SocketAddr::new(common::outside(A), port) };
+        pair.command(B, Command::PathObserved { tunnel: TUNNEL, path });
+        pair.run(Duration::from_millis(100));
+    }
+    pair.run_secs(2);
+    let port = *pair.hosts[A].nat.as_ref().unwrap().values().next().unwrap();
+    assert_eq!(esp_remote(&pair, B), SocketAddr::new(common::outside(A), port));
+    assert_eq!(pair.hosts[B].endpoint.ike_info(TUNNEL).unwrap().path.remote.port(), port);
     pair.assert_at_rest();
 }

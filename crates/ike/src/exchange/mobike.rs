@@ -6,6 +6,7 @@
 //! address, has to prove itself likewise.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use sa::Path;
 
@@ -15,13 +16,15 @@ use crate::diagnosis::Diagnosis;
 use crate::established::{Established, Job, Pending, Standing};
 use crate::event::{DownReason, Event};
 use crate::exchange::parts::Parts;
-use crate::ike_sa::HINTS_APART;
 use crate::link::Link;
 use crate::message::{ExchangeType, NotifyType, Payload};
 use crate::nat;
 
 /// Octets of a COOKIE2: 8 to 64 (RFC 4555 4.2.5).
 const COOKIE2: usize = 16;
+
+/// Time between two checks of paths that were only observed.
+const CHECKS_APART: Duration = Duration::from_secs(1);
 
 /// Our return routability check of one path.
 #[derive(Debug)]
@@ -140,7 +143,7 @@ fn follow(up: &mut Established, link: &mut Link, path: Path, parts: &Parts, ctx:
         return;
     }
     link.move_unproved(path);
-    up.candidate = Some(path);
+    (up.candidate, up.next_candidate) = (Some(path), None);
     up.want(Job::CheckPath);
 }
 
@@ -150,12 +153,14 @@ pub(crate) fn observe(up: &mut Established, link: &Link, path: Path, ctx: &mut C
     if known || up.standing != Standing::Current || !is_acceptable(path) {
         return;
     }
-    // One at a time and not too often: each costs datagrams to whoever is there.
+    // One at a time and not too often: each costs datagrams to whoever is there. It is only
+    // observed once, so it is remembered.
     if up.candidate_until > ctx.now {
-        return;
+        up.next_candidate = Some(path);
+        return up.want_at(up.candidate_until, Job::CheckPath);
     }
     up.candidate = Some(path);
-    up.candidate_until = ctx.now + HINTS_APART;
+    up.candidate_until = ctx.now + CHECKS_APART;
     up.want(Job::CheckPath);
     // A request of ours that waits for its answer may have gone where nobody is any more.
     if let Some((datagrams, _)) = link.window.in_flight() {
@@ -165,6 +170,10 @@ pub(crate) fn observe(up: &mut Established, link: &Link, path: Path, ctx: &mut C
 
 /// Asks over the candidate path for the COOKIE2 that we send there.
 pub(crate) fn start_check(up: &mut Established, link: &mut Link, ctx: &mut Context) {
+    if let Some(next) = up.next_candidate.take().filter(|next| *next != link.path) {
+        up.candidate = Some(next);
+        up.candidate_until = ctx.now + CHECKS_APART;
+    }
     let Some(path) = up.candidate else { return };
     let mut cookie = vec![0; COOKIE2];
     ctx.rng.fill_bytes(&mut cookie);
