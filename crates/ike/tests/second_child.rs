@@ -26,12 +26,12 @@ fn a_second_child_sa_takes_no_network_away_from_the_tunnel() {
         let kind = error(rogue.ask(&mut pair, ExchangeType::CREATE_CHILD_SA, &payloads));
         assert_eq!(kind, NotifyType::NO_ADDITIONAL_SAS, "{theirs:?} {ours:?}");
     }
-    let lines = pair.hosts[B].events.iter().filter_map(|event| match event {
+    let mut lines = pair.hosts[B].events.iter().filter_map(|event| match event {
         Event::Failed { tunnel: Some(ROGUE), diagnosis, .. } => Some(diagnosis.to_string()),
         _ => None,
     });
     assert_eq!(
-        lines.last().as_deref(),
+        lines.next_back().as_deref(),
         Some(
             "the peer wants a second Child SA, 10.0.0.0/16 === 172.17.0.0/16, 172.18.0.0/16, and a \
              tunnel has one, 10.0.0.0/16 === 172.16.0.0/12: put all networks into one"
