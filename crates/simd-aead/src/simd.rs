@@ -76,15 +76,19 @@ unsafe fn seal_aes(
     indexes: &[u8],
 ) {
     let key = keys[jobs[usize::from(indexes[0])].key as usize];
-    match (&kernels.gcm, key.gcm()) {
+    let len = |index: u8| jobs[usize::from(index)].plaintext_len();
+    let singles = for_the_library(kernels, indexes, len);
+    for &index in &indexes[..singles] {
+        portable::seal_one(&key.portable, src, dst, &jobs[usize::from(index)]);
+    }
+    let rest = &indexes[singles..];
+    if rest.is_empty() {
+        return;
+    }
+    if let (Some(kernels), Some(key)) = (&kernels.gcm, key.gcm()) {
         // SAFETY: the caller's promise.
-        (Some(kernels), Some(key)) if indexes.len() >= kernels.fewest => unsafe {
-            gcm::seal(kernels, key, src.as_ptr(), dst.as_mut_ptr(), jobs, indexes);
-        },
-        _ => {
-            for &index in indexes {
-                portable::seal_one(&key.portable, src, dst, &jobs[usize::from(index)]);
-            }
+        unsafe {
+            gcm::seal(kernels, key, src.as_ptr(), dst.as_mut_ptr(), jobs, rest);
         }
     }
 }
@@ -157,15 +161,26 @@ unsafe fn open_aes(
     indexes: &[u8],
 ) {
     let key = keys[jobs[usize::from(indexes[0])].key as usize];
-    match (&kernels.gcm, key.gcm()) {
+    let len = |index: u8| jobs[usize::from(index)].plaintext_len();
+    let singles = for_the_library(kernels, indexes, len);
+    for &index in &indexes[..singles] {
+        portable::open_one(&key.portable, src, dst, &mut jobs[usize::from(index)]);
+    }
+    let rest = &indexes[singles..];
+    if rest.is_empty() {
+        return;
+    }
+    if let (Some(kernels), Some(key)) = (&kernels.gcm, key.gcm()) {
         // SAFETY: the caller's promise.
-        (Some(kernels), Some(key)) if indexes.len() >= kernels.fewest => unsafe {
-            gcm::open(kernels, key, src.as_ptr(), dst.as_mut_ptr(), jobs, indexes);
-        },
-        _ => {
-            for &index in indexes {
-                portable::open_one(&key.portable, src, dst, &mut jobs[usize::from(index)]);
-            }
+        unsafe {
+            gcm::open(kernels, key, src.as_ptr(), dst.as_mut_ptr(), jobs, rest);
         }
     }
+}
+
+/// How many of the AES jobs at `indexes`, longest first, aws-lc does in less time than a kernel.
+fn for_the_library(kernels: &Kernels, indexes: &[u8], len: impl Fn(u8) -> usize) -> usize {
+    let Some(gcm) = &kernels.gcm else { return indexes.len() };
+    let long = indexes.iter().take_while(|&&index| len(index) > gcm.longest).count();
+    if indexes.len() - long < gcm.fewest { indexes.len() } else { long }
 }

@@ -45,6 +45,8 @@ pub(crate) type Run = unsafe fn(&GcmKey, &[Packet], &mut Tags);
 pub(crate) struct Kernels {
     /// Packets under one key from which on these are faster than aws-lc.
     pub(crate) fewest: usize,
+    /// Octets of plaintext up to which these are faster than aws-lc.
+    pub(crate) longest: usize,
     pub(crate) seal: [Run; 2],
     pub(crate) open: [Run; 2],
 }
