@@ -13,6 +13,7 @@ pub mod gateway;
 mod path;
 mod probe;
 mod reload;
+mod roaming;
 pub mod status;
 mod tunnel;
 mod wireguard;

@@ -4,6 +4,7 @@
 
 mod harness;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use control::TunnelVerb;
@@ -296,4 +297,38 @@ fn status_says_everything_that_a_user_asks_about() {
     ] {
         assert!(table.contains(part), "{part}: {table}");
     }
+}
+
+#[test]
+fn a_customer_gateway_whose_address_changes_keeps_its_tunnels() {
+    let mut pair = Pair::new(VGW, AGENT);
+    pair.run(2 * SECOND);
+    let (old, new): (std::net::IpAddr, std::net::IpAddr) =
+        ("203.0.113.2".parse().unwrap(), "203.0.113.77".parse().unwrap());
+    let moved: BTreeMap<_, _> = pair
+        .agent
+        .gateway
+        .outside_paths()
+        .map(|(id, local, _)| {
+            assert_eq!(local, old);
+            (id, new)
+        })
+        .collect();
+    assert_eq!(moved.len(), 2);
+    pair.cut = Some(old);
+    let now = pair.now;
+    pair.agent.gateway.handle_outside_addresses(&moved, now);
+    pair.run(SECOND);
+    for side in [Side::Vgw, Side::Agent] {
+        for tunnel in pair.tunnels(side) {
+            assert_eq!(tunnel.state, "UP");
+            assert!(tunnel.since_seconds >= 2, "{side:?}: it never went down");
+        }
+    }
+    let peers = pair.tunnels(Side::Vgw).map(|tunnel| tunnel.peer.unwrap());
+    assert_eq!(peers, ["203.0.113.77:4500", "203.0.113.77:4500"]);
+    assert!(pair.ping(Side::Agent, "192.168.1.1", "10.0.1.1"));
+    assert!(pair.ping(Side::Vgw, "10.0.1.1", "192.168.1.1"));
+    let line = "our outside address is 203.0.113.77, was 203.0.113.2";
+    assert!(pair.log(Side::Agent).iter().any(|l| l.ends_with(line)));
 }

@@ -63,8 +63,10 @@ pub fn run(role: Role, file: &Path) -> Result<(), RunError> {
             ..EndpointConfig::default()
         };
         let rng = Box::new(OsRng);
+        // What is configured does not move.
+        let roams = role == Role::Agent && config.listen.is_empty();
         let gateway = Gateway::new(config, secrets, endpoint, rng, counters, Instant::now());
-        let mut driver = Driver::new(role, file, gateway, planes, sockets, device);
+        let mut driver = Driver::new(role, file, gateway, planes, sockets, device, roams);
         let result = driver.drive(inbox, ike_receivers, requests).await;
         drop(server);
         driver.take_down().await;

@@ -1,12 +1,15 @@
 //! The loop of the control thread: what happens goes into the gateway, what it wants is done.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use control::config::Role;
 use control::gateway::Gateway;
 use control::{Action, Request, Severity};
-use netio::udp::path_mtu;
+use netio::udp::{path_mtu, source_for};
+use sa::TunnelId;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -23,6 +26,8 @@ use crate::{RunError, load};
 /// Inputs that are taken in a row before what the gateway wants is done: under a flood of IKE
 /// messages the waits for the workers are shared.
 const IN_A_ROW: usize = 32;
+/// How often the system is asked for our outside addresses: one route look-up for each tunnel.
+const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Everything that the control thread owns.
 pub(crate) struct Driver {
@@ -32,6 +37,8 @@ pub(crate) struct Driver {
     planes: Planes,
     sockets: Sockets,
     device: Device,
+    /// When the system is asked for our outside addresses again; never, if they are configured.
+    look_at: Option<Instant>,
     /// An inbound command was sent and not acknowledged yet.
     inbound_pending: bool,
     stopping: bool,
@@ -63,6 +70,7 @@ impl Driver {
         planes: Planes,
         sockets: Sockets,
         device: Device,
+        roams: bool,
     ) -> Self {
         Self {
             role,
@@ -71,6 +79,7 @@ impl Driver {
             planes,
             sockets,
             device,
+            look_at: roams.then(Instant::now),
             inbound_pending: false,
             stopping: false,
             stopped: false,
@@ -91,7 +100,8 @@ impl Driver {
         service::notify(NotifyState::Ready);
         while !self.stopped {
             let now = Instant::now();
-            let due = self.gateway.poll_timeout();
+            self.look_at_addresses(now);
+            let due = self.look_at.into_iter().fold(self.gateway.poll_timeout(), Instant::min);
             let wake = watchdog.feed(now).map_or(due, |at| at.min(due));
             // In this order: a flood of strangers' messages holds up nothing else.
             tokio::select! {
@@ -128,6 +138,26 @@ impl Driver {
             self.act().await;
         }
         Ok(())
+    }
+
+    /// Notices that the WAN address of a customer gateway changed.
+    fn look_at_addresses(&mut self, now: Instant) {
+        if self.look_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.look_at = Some(now + ADDRESS_INTERVAL);
+        let moved: BTreeMap<TunnelId, IpAddr> = self
+            .gateway
+            .outside_paths()
+            .filter_map(|(id, local, remote)| {
+                // Without a route there is nothing to move to.
+                let source = source_for(remote).ok()?;
+                (source != local).then_some((id, source))
+            })
+            .collect();
+        if !moved.is_empty() {
+            self.gateway.handle_outside_addresses(&moved, now);
+        }
     }
 
     fn take_messages(&mut self, first: SlowDatagram, more: &mut mpsc::Receiver<SlowDatagram>) {

@@ -351,7 +351,8 @@ impl Pair {
     /// The address that the kernel would choose where the gateway leaves it open.
     fn source(&self, side: Side, path: Path) -> SocketAddr {
         let address: IpAddr = match side {
-            Side::Agent => AGENT_ADDRESS.parse().unwrap(),
+            Side::Agent if path.local.ip().is_unspecified() => AGENT_ADDRESS.parse().unwrap(),
+            Side::Agent => path.local.ip(),
             Side::Vgw => path.local.ip(),
         };
         SocketAddr::new(address, path.local.port())
@@ -372,8 +373,9 @@ impl Pair {
     fn deliver_due(&mut self) {
         while self.wire.front().is_some_and(|f| f.at <= self.now) {
             let flying = self.wire.pop_front().unwrap();
-            let agent: IpAddr = AGENT_ADDRESS.parse().unwrap();
-            let side = if flying.to.ip() == agent { Side::Agent } else { Side::Vgw };
+            let to = flying.to.ip().to_string();
+            let vgw = VGW_ADDRESSES.contains(&to.as_str());
+            let side = if vgw { Side::Vgw } else { Side::Agent };
             let packets = self.receive(side, &flying);
             self.kernel(side, packets);
             self.settle();
