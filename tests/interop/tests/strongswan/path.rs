@@ -1,12 +1,15 @@
 //! NAT on either side, both starting ports, IPv6 outside, and IKE fragments.
 
 use anyhow::{Context, Result, ensure};
+use interop::ours::Tunnel;
 use interop::pair::{Begins, NAME, Pair, Plan};
-use interop::traffic::tcp_both_ways;
+use interop::traffic::{plan as pings, tcp_both_ways};
 use interop::wait::{self, LIMIT};
-use interop::world::{OURS, OURS_INSIDE, OURS_V6, ROUTER, SWAN_INSIDE, SWAN_V6, World};
+use interop::world::{OURS, OURS_INSIDE, OURS_V6, ROUTER, SWAN, SWAN_INSIDE, SWAN_V6, World};
 use lab::capture::{Capture, Seen};
 use lab::daemon::Kind;
+use lab::topology::{address, end};
+use lab::traffic::ping;
 use std::time::Duration;
 
 /// What a capture between the two saw, after traffic: nothing but UDP 4500, no octet in clear.
@@ -229,4 +232,40 @@ fn the_nat_before_charon_forgets_and_the_tunnel_stays() -> Result<()> {
 #[test]
 fn the_nat_before_us_forgets_and_the_tunnel_stays() -> Result<()> {
     a_nat_forgets(Kind::Agent, Begins::Ours)
+}
+
+/// charon loses the address that it began from and goes on from another one (RFC 4555): the same
+/// IKE SA, and the tunnel is back as soon as charon has noticed.
+#[test]
+fn charon_moves_to_another_address() -> Result<()> {
+    const OTHER: &str = "192.0.2.77";
+    let mut plan = Plan::new(Kind::Vgw, Begins::Charon);
+    (plan.charon.peer_address, plan.ours.peer_address) = (String::new(), String::new());
+    plan.charon.swan = "mobike = yes".into();
+    let pair = Pair::up(&plan)?;
+    pair.traffic()?;
+    let before = pair.await_agreed()?.0.ike.text("initiator-spi").to_owned();
+    // From our side only: sockets of charon's host may stand still when it loses its address.
+    let (ours, swan) = (pair.world.our_inner(OURS_INSIDE), pair.world.swan_inner(SWAN_INSIDE));
+    let pinging = ping::start(ours.host, pings(ours, swan, None, 10))?;
+    pair.world.swan.sysctl("net/ipv4/conf/wan/promote_secondaries", "1")?;
+    address(end(&pair.world.swan, "wan"), format!("{OTHER}/24"))?;
+    pair.world
+        .swan
+        .ip(&format!("address del {SWAN}/24 dev wan\nroute replace default via {}", ROUTER[0]))?;
+    let moved = |tunnel: &Tunnel| tunnel.text("peer") == format!("{OTHER}:4500");
+    pair.ours.await_tunnel(NAME, "at the new address", moved).with_context(|| pair.logs())?;
+    let goal = pinging.answered() + 50;
+    wait::until("answers from the new address", LIMIT, || {
+        let now = pinging.answered();
+        Ok(if now >= goal { Ok(()) } else { Err(format!("{now} of {goal}")) })
+    })
+    .with_context(|| pair.logs())?;
+    println!("charon moved: {}", interop::pair::summary(&pinging.stop()?));
+    ensure!(
+        pair.await_agreed()?.0.ike.text("initiator-spi") == before,
+        "another IKE SA:\n{}",
+        pair.logs()
+    );
+    pair.traffic()
 }
