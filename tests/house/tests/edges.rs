@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("interop", &["lab"]),
     // It negotiates by hand, with the primitives of IKE.
     ("hostile", &["lab", "ike", "sa"]),
+    ("fuzz", &["control", "dataplane", "ike", "lab", "packet", "sa", "simd-aead"]),
     ("sim", &["control", "dataplane", "ike", "packet", "sa"]),
     ("house", &[]),
 ];
