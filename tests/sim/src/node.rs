@@ -170,10 +170,10 @@ impl Node {
                 self.sending.insert(sa.tunnel, Sending { spi: sa.spi, path: sa.path });
                 self.keys.insert(sa.spi, (digest(sa.encryption.expose()), sa.suite.iv_len()));
             }
-            OutboundCommand::Remove { tunnel, spi } => {
-                if self.sending.get(tunnel).is_some_and(|s| s.spi == *spi) {
-                    self.sending.remove(tunnel);
-                }
+            OutboundCommand::Remove { tunnel, spi }
+                if self.sending.get(tunnel).is_some_and(|s| s.spi == *spi) =>
+            {
+                self.sending.remove(tunnel);
             }
             OutboundCommand::SetPath { tunnel, path } => {
                 if let Some(sending) = self.sending.get_mut(tunnel) {
