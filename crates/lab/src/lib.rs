@@ -5,7 +5,7 @@
 //! two hosts. The binary `vgw-lab` reads a [`scenario`], builds it with the two real daemons in it
 //! and reports what it measured; tests put other peers into the same topologies.
 //!
-//! [`bench`] measures the daemons beside other programs in such a topology.
+//! [`mod@bench`] measures the daemons beside other programs in such a topology.
 //!
 //! This crate imports none of the daemons' own crates: it only knows their command lines. `netio`
 //! and `packet` are there for the null relay of the benchmark and for its UDP traffic.
