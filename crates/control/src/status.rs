@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,9 @@ pub struct TunnelStatus {
     pub since: u64,
     /// How long ago that was, in seconds.
     pub since_seconds: u64,
+    /// The same, exact: two whole seconds taken from each other would make `since` flicker.
+    #[serde(skip)]
+    pub since_age: Duration,
     /// Whether the connection's traffic goes through it.
     pub active: bool,
     /// Our outer address and port.
@@ -119,9 +122,9 @@ pub struct TunnelStatus {
 impl Status {
     /// Turns ages into moments: `wall` is the time of day at which the document was made.
     pub fn stamp(&mut self, wall: SystemTime) {
-        let wall = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let wall = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
         for tunnel in self.connections.iter_mut().flat_map(|c| &mut c.tunnels) {
-            tunnel.since = wall.saturating_sub(tunnel.since_seconds);
+            tunnel.since = wall.saturating_sub(tunnel.since_age).as_secs();
         }
     }
 
@@ -204,4 +207,36 @@ pub(crate) fn ike_counters(c: &ike::Counters) -> BTreeMap<String, u64> {
         ("dead_peers", c.dead_peers),
     ];
     all.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name.to_owned(), n)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_the_same_second_whenever_it_is_asked() {
+        let began = Duration::from_millis(1_000_900);
+        for later in (0..5_000).step_by(100).map(Duration::from_millis) {
+            let tunnel = TunnelStatus {
+                since_age: later,
+                since_seconds: later.as_secs(),
+                ..TunnelStatus::default()
+            };
+            let mut status = Status {
+                daemon: String::new(),
+                version: String::new(),
+                id: String::new(),
+                connections: vec![ConnectionStatus {
+                    id: String::new(),
+                    kind: String::new(),
+                    tunnels: vec![tunnel],
+                }],
+                drops: BTreeMap::new(),
+                ike: BTreeMap::new(),
+                engine: BTreeMap::new(),
+            };
+            status.stamp(UNIX_EPOCH + began + later);
+            assert_eq!(status.connections[0].tunnels[0].since, 1_000, "{later:?}");
+        }
+    }
 }

@@ -195,6 +195,7 @@ impl TunnelState {
             state: if self.is_up() { "UP" } else { "DOWN" }.into(),
             why: self.why.clone(),
             since_seconds: age(self.since),
+            since_age: now.saturating_duration_since(self.since),
             active,
             ..TunnelStatus::default()
         };

@@ -300,6 +300,7 @@ impl Gateway {
                 state: if up { "UP" } else { "DOWN" }.into(),
                 why: state.why(status.as_ref()),
                 since_seconds: now.saturating_duration_since(state.since).as_secs(),
+                since_age: now.saturating_duration_since(state.since),
                 active: up,
                 local: path.map(|path| path.local.to_string()),
                 peer: path.map(|path| path.remote.to_string()),
