@@ -6,7 +6,7 @@ use crate::gcm;
 use crate::job::{OpenJob, SealJob, TAG};
 use crate::key::{Algorithm, Key};
 use crate::portable;
-use crate::window::{Picks, WINDOW};
+use crate::window::{IN_ORDER, Picks, WINDOW};
 
 /// The kernels of one instruction set.
 pub(crate) struct Kernels {
@@ -27,22 +27,21 @@ pub(crate) unsafe fn seal(
     dst: &mut [u8],
     jobs: &[SealJob],
 ) {
-    if let [job] = jobs {
-        // One packet needs no order.
-        // SAFETY: the caller's promise.
-        unsafe {
-            match keys[job.key as usize].algorithm() {
-                Algorithm::ChaCha20Poly1305 => {
-                    chachapoly::seal(&kernels.chacha, keys, src, dst, jobs, &[0]);
-                }
-                Algorithm::Aes128Gcm | Algorithm::Aes256Gcm => {
-                    seal_aes(kernels, keys, src, dst, jobs, &[0]);
-                }
-            }
-        }
-        return;
-    }
     for jobs in jobs.chunks(WINDOW) {
+        let in_order = &IN_ORDER[..jobs.len()];
+        match alike(keys, jobs, |job| (job.key, job.plaintext_len())) {
+            // SAFETY: the caller's promise.
+            Some(Algorithm::ChaCha20Poly1305) => unsafe {
+                chachapoly::seal(&kernels.chacha, keys, src, dst, jobs, in_order);
+                continue;
+            },
+            // SAFETY: likewise.
+            Some(Algorithm::Aes128Gcm | Algorithm::Aes256Gcm) => unsafe {
+                seal_aes(kernels, keys, src, dst, jobs, in_order);
+                continue;
+            },
+            None => {}
+        }
         let (mut chacha, mut aes) = (Picks::new(), Picks::new());
         for (index, job) in jobs.iter().enumerate() {
             match keys[job.key as usize].algorithm() {
@@ -61,6 +60,20 @@ pub(crate) unsafe fn seal(
             chachapoly::seal(&kernels.chacha, keys, src, dst, jobs, chacha.as_slice());
         }
     }
+}
+
+/// The algorithm of `jobs`, at least one, if they are already as a kernel takes them: under one key,
+/// and none longer than the one before. A burst is: one length, and the last packet shorter.
+fn alike<J>(keys: &[&Key], jobs: &[J], of: impl Fn(&J) -> (u32, usize)) -> Option<Algorithm> {
+    let (key, mut least) = of(&jobs[0]);
+    for job in jobs {
+        let (other, len) = of(job);
+        if other != key || len > least {
+            return None;
+        }
+        least = len;
+    }
+    Some(keys[key as usize].algorithm())
 }
 
 /// Seals the jobs at `indexes`, at least one, all under one AES key.
@@ -104,29 +117,29 @@ pub(crate) unsafe fn open(
     dst: &mut [u8],
     jobs: &mut [OpenJob],
 ) {
-    if let [job] = jobs {
-        job.ok = false;
-        if job.src.len() < TAG {
-            return;
-        }
-        // One packet needs no order.
-        // SAFETY: the caller's promise.
-        unsafe {
-            match keys[job.key as usize].algorithm() {
-                Algorithm::ChaCha20Poly1305 => {
-                    chachapoly::open(&kernels.chacha, keys, src, dst, jobs, &[0]);
-                }
-                Algorithm::Aes128Gcm | Algorithm::Aes256Gcm => {
-                    open_aes(kernels, keys, src, dst, jobs, &[0]);
-                }
-            }
-        }
-        return;
-    }
     for jobs in jobs.chunks_mut(WINDOW) {
-        let (mut chacha, mut aes) = (Picks::new(), Picks::new());
-        for (index, job) in jobs.iter_mut().enumerate() {
+        let in_order = &IN_ORDER[..jobs.len()];
+        let mut tags = true;
+        for job in jobs.iter_mut() {
             job.ok = false;
+            tags &= job.src.len() >= TAG;
+        }
+        let all = if tags { alike(keys, jobs, |job| (job.key, job.src.len())) } else { None };
+        match all {
+            // SAFETY: the caller's promise.
+            Some(Algorithm::ChaCha20Poly1305) => unsafe {
+                chachapoly::open(&kernels.chacha, keys, src, dst, jobs, in_order);
+                continue;
+            },
+            // SAFETY: likewise.
+            Some(Algorithm::Aes128Gcm | Algorithm::Aes256Gcm) => unsafe {
+                open_aes(kernels, keys, src, dst, jobs, in_order);
+                continue;
+            },
+            None => {}
+        }
+        let (mut chacha, mut aes) = (Picks::new(), Picks::new());
+        for (index, job) in jobs.iter().enumerate() {
             if job.src.len() < TAG {
                 continue;
             }

@@ -3,6 +3,17 @@
 /// Jobs looked at together. Bounds the memory on the stack and the cost of ordering.
 pub(crate) const WINDOW: usize = 64;
 
+/// The indexes of a window that needs no ordering.
+pub(crate) const IN_ORDER: [u8; WINDOW] = {
+    let mut indexes = [0; WINDOW];
+    let mut i = 0;
+    while i < WINDOW {
+        indexes[i] = i as u8;
+        i += 1;
+    }
+    indexes
+};
+
 /// Indexes of jobs in a window.
 pub(crate) struct Picks {
     indexes: [u8; WINDOW],
