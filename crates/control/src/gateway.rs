@@ -420,7 +420,7 @@ impl Gateway {
         let was_up = tunnel.is_up();
         if whole {
             tunnel.go_down(why, now);
-            tunnel.plan_retry(matches!(reason, DownReason::PeerDead(_)), now);
+            tunnel.plan_retry(matches!(reason, DownReason::PeerDead { .. }), now);
         } else {
             let ike = tunnel.ike.take();
             tunnel.go_down(why, now);

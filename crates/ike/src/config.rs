@@ -90,6 +90,18 @@ impl Retransmit {
         let seconds = (self.first.as_secs_f64() * power).min(Self::LONGEST.as_secs_f64());
         Duration::try_from_secs_f64(seconds).unwrap_or(Self::LONGEST)
     }
+
+    /// From the first transmission until the request is given up; a day at most.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let mut total = Duration::ZERO;
+        for sent in 1..=self.tries.min(100) {
+            total = total.saturating_add(self.interval(sent));
+        }
+        let further = self.interval(100).saturating_mul(self.tries.saturating_sub(100));
+        total.saturating_add(further).min(DAY)
+    }
 }
 
 impl Default for Retransmit {

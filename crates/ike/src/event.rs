@@ -168,8 +168,13 @@ pub enum DownReason {
     Requested,
     /// The peer sent a DELETE.
     DeletedByPeer,
-    /// The peer did not answer; how long nothing was heard from it.
-    PeerDead(Duration),
+    /// The peer did not answer.
+    PeerDead {
+        /// How long nothing was heard from it.
+        silence: Duration,
+        /// The request that was given up: transmissions, and the time since the first.
+        unanswered: Option<(u32, Duration)>,
+    },
     /// A new IKE SA of the same peer took its place.
     Replaced,
     /// Its lifetime ended and it could not be rekeyed.
@@ -185,7 +190,14 @@ impl fmt::Display for DownReason {
         match self {
             Self::Requested => f.write_str("taken down by us"),
             Self::DeletedByPeer => f.write_str("deleted by the peer"),
-            Self::PeerDead(silence) => {
+            Self::PeerDead { silence, unanswered: Some((tries, waited)) } if silence < waited => {
+                let (waited, silence) = (waited.as_secs(), silence.as_secs());
+                write!(
+                    f,
+                    "the peer is dead: no answer to a request sent {tries} times in {waited} s, though something else came from it {silence} s ago"
+                )
+            }
+            Self::PeerDead { silence, .. } => {
                 write!(f, "the peer is dead: nothing heard for {} s", silence.as_secs())
             }
             Self::Replaced => f.write_str("replaced by a new IKE SA of the peer"),

@@ -166,7 +166,7 @@ impl IkeSa {
             return;
         }
         let Opened::Whole(inner, chain) = opened else { return };
-        self.link.last_heard = ctx.now;
+        self.link.heard(ctx.now);
         match (parse_chain(inner, &chain), header.response) {
             (Ok(payloads), true) => {
                 self.handle_response(path, header.exchange, payloads.into(), ctx);

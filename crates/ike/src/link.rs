@@ -53,6 +53,12 @@ impl Link {
         }
     }
 
+    /// Something authentic came from the peer.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.last_heard = now;
+        self.window.heard(now);
+    }
+
     /// Our SPI: what the endpoint knows the IKE SA by.
     pub(crate) fn local_spi(&self) -> u64 {
         if self.initiator { self.spis.0 } else { self.spis.1 }

@@ -87,7 +87,7 @@ impl IkeSa {
                 s.abandon(ctx);
                 *phase = give_up(link, &s.peer.clone(), diagnosis, ctx);
             }
-            Phase::Up(up) => up.peer_dead(link, ctx),
+            Phase::Up(up) => up.peer_dead(link, Some((tries, waited)), ctx),
             _ => {}
         }
         self.after(ctx);
@@ -152,7 +152,7 @@ impl Established {
         jobs.into_iter().for_each(|job| self.want(job));
         if self.liveness_at(link).is_some_and(|at| at <= ctx.now) {
             if link.window.is_waiting() {
-                return self.peer_dead(link, ctx);
+                return self.peer_dead(link, None, ctx);
             }
             self.want(Job::Liveness);
         }
@@ -216,8 +216,14 @@ impl Established {
         ctx.transmits.push_back(Transmit { path, payload: TransmitPayload::NatKeepalive });
     }
 
-    /// The peer answers no more.
-    pub(crate) fn peer_dead(&mut self, link: &Link, ctx: &mut Context) {
+    /// The peer answers no more: nothing at all, or not the request that was sent so often and for
+    /// so long.
+    fn peer_dead(
+        &mut self,
+        link: &Link,
+        unanswered: Option<(u32, Duration)>,
+        ctx: &mut Context,
+    ) {
         if let Some(Pending::RekeyIke(started)) = &self.pending
             && let Some((to, _)) = started.rival
         {
@@ -231,6 +237,6 @@ impl Established {
             ctx.counters.dead_peers += 1;
         }
         let silence = ctx.now.saturating_duration_since(link.last_heard);
-        self.tear_down(DownReason::PeerDead(silence), false, ctx);
+        self.tear_down(DownReason::PeerDead { silence, unanswered }, false, ctx);
     }
 }

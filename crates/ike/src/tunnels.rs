@@ -45,13 +45,13 @@ impl Endpoint {
             Command::UnknownEsp { spi, path, octets } => self.tell_invalid_spi(spi, path, octets),
             Command::InboundSeen { tunnel, spi } => self.inbound_seen(tunnel, spi),
             Command::TrafficSeen { tunnel } => {
-                self.on_current(tunnel, |link, _, ctx| link.last_heard = ctx.now);
+                self.on_current(tunnel, |link, _, ctx| link.heard(ctx.now));
             }
             Command::TrafficSent { tunnel } => {
                 self.on_current(tunnel, |link, _, ctx| link.last_sent = ctx.now);
             }
             Command::PathObserved { tunnel, path } => self.on_current(tunnel, |link, up, ctx| {
-                link.last_heard = ctx.now;
+                link.heard(ctx.now);
                 if up.mobike {
                     mobike::observe(up, link, path, ctx);
                     up.begin_next(link, ctx);
@@ -137,7 +137,7 @@ impl Endpoint {
 
     fn inbound_seen(&mut self, tunnel: TunnelId, spi: Spi) {
         self.on_current(tunnel, |link, up, ctx| {
-            link.last_heard = ctx.now;
+            link.heard(ctx.now);
             // Not one whose rekey of ours is in flight: that answer decides.
             up.switch_to(spi, ctx);
         });

@@ -24,8 +24,14 @@ struct InFlight {
     id: u32,
     datagrams: Vec<Vec<u8>>,
     sent: u32,
+    /// Transmissions since the intervals last began to grow.
+    round: u32,
     first: Instant,
     next: Instant,
+    /// When it is given up, however often the intervals began anew.
+    until: Instant,
+    /// The first interval.
+    shortest: Duration,
 }
 
 /// What is due for the request in flight.
@@ -58,9 +64,17 @@ impl Window {
 
     /// Remembers the request that is being sent now; its id is spent.
     pub(crate) fn sent(&mut self, datagrams: Vec<Vec<u8>>, retransmit: &Retransmit, now: Instant) {
-        let next = now + retransmit.interval(1);
-        let id = self.next_request;
-        self.in_flight = Some(InFlight { id, datagrams, sent: 1, first: now, next });
+        let shortest = retransmit.interval(1);
+        self.in_flight = Some(InFlight {
+            id: self.next_request,
+            datagrams,
+            sent: 1,
+            round: 1,
+            first: now,
+            next: now + shortest,
+            until: now + retransmit.patience(),
+            shortest,
+        });
         self.next_request = self.next_request.saturating_add(1);
     }
 
@@ -95,6 +109,18 @@ impl Window {
         self.in_flight = None;
     }
 
+    /// Something authentic came from the peer. The way to it is open again, so the request in flight
+    /// does not wait for the end of a long interval: the intervals begin anew. A peer that speaks
+    /// and never answers is given up after the same time as one that is silent.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        if let Some(flight) = &mut self.in_flight
+            && flight.round > 1
+        {
+            flight.round = 1;
+            flight.next = flight.next.min(now + flight.shortest);
+        }
+    }
+
     /// Where a request with this id stands.
     pub(crate) fn incoming(&self, id: u32) -> Incoming {
         if id == self.next_expected {
@@ -125,12 +151,14 @@ impl Window {
     /// Retransmits or gives up if the time has come.
     pub(crate) fn due(&mut self, retransmit: &Retransmit, now: Instant) -> Option<Due<'_>> {
         let flight = self.in_flight.as_mut().filter(|f| f.next <= now)?;
-        if flight.sent >= retransmit.tries {
+        let spent = flight.sent >= retransmit.tries && flight.until <= now;
+        if spent || flight.round >= retransmit.tries {
             return Some(Due::GiveUp(flight.sent, now.saturating_duration_since(flight.first)));
         }
         flight.sent += 1;
+        flight.round += 1;
         // From `now`, not from `next`: after a suspended host wakes there is no burst.
-        flight.next = now + retransmit.interval(flight.sent);
+        flight.next = now + retransmit.interval(flight.round);
         Some(Due::Again(&flight.datagrams))
     }
 }
@@ -158,6 +186,46 @@ mod tests {
             }
         }
         assert_eq!(at, [1, 3, 7]);
+    }
+
+    #[test]
+    fn a_sign_of_life_ends_a_long_wait_but_not_the_patience() {
+        let start = Instant::now();
+        let seconds = |n| start + Duration::from_secs(n);
+        let plan = Retransmit { first: Duration::from_secs(1), factor: 2.0, tries: 5 };
+        let mut window = Window::default();
+        window.sent(vec![vec![1]], &plan, start);
+        for at in [1, 3, 7] {
+            assert_eq!(window.deadline(), Some(seconds(at)));
+            assert!(matches!(window.due(&plan, seconds(at)), Some(Due::Again(_))));
+        }
+        assert_eq!(window.deadline(), Some(seconds(15)));
+        window.heard(seconds(8));
+        assert_eq!(window.deadline(), Some(seconds(9)), "not seven seconds later");
+        // A peer that speaks all the time and does not answer: once a second, 31 seconds in all.
+        let mut times = 0;
+        let (mut now, end) = loop {
+            let now = window.deadline().unwrap();
+            match window.due(&plan, now).unwrap() {
+                Due::Again(_) => times += 1,
+                Due::GiveUp(sent, waited) => break (now, (sent, waited.as_secs())),
+            }
+            window.heard(now);
+        };
+        assert_eq!((times, end), (22, (26, 31)));
+        // One that falls silent again is given up after a whole round.
+        window.answered();
+        window.sent(vec![vec![1]], &plan, now);
+        let begun = now;
+        for _ in 0..3 {
+            now = window.deadline().unwrap();
+            assert!(matches!(window.due(&plan, now), Some(Due::Again(_))));
+        }
+        window.heard(now);
+        while let Some(Due::Again(_)) = window.due(&plan, window.deadline().unwrap()) {
+            now = window.deadline().unwrap();
+        }
+        assert_eq!(now.duration_since(begun).as_secs(), 7 + 31);
     }
 
     #[test]

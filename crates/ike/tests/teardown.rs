@@ -109,9 +109,29 @@ fn a_dead_peer_is_noticed_within_the_timeout() {
         assert!(pair.now < since + Duration::from_secs(31), "30 s are configured");
         pair.run(Duration::from_millis(500));
     }
-    assert!(matches!(down(&pair, A)[0], DownReason::PeerDead(_)));
+    assert!(matches!(down(&pair, A)[0], DownReason::PeerDead { .. }));
     assert!(pair.hosts[A].inbound.is_empty() && pair.hosts[A].outbound.is_none());
     assert_eq!(pair.hosts[A].endpoint.counters().dead_peers, 1);
+}
+
+#[test]
+fn a_path_that_heals_during_a_long_wait_keeps_the_tunnel() {
+    let mut peers = peers();
+    for peer in &mut peers {
+        peer.dpd.idle = Duration::ZERO;
+    }
+    let mut pair = Pair::up(peers, 6);
+    pair.deaf = [true, true];
+    pair.command(A, Command::Liveness(TUNNEL));
+    // The sixth transmission is at 31.5 s, and the end of A's patience at 63.5 s.
+    pair.run_secs(40);
+    pair.deaf = [false, false];
+    let sent = pair.hosts[A].sent.len();
+    pair.command(A, Command::TrafficSeen { tunnel: TUNNEL });
+    pair.run_secs(2);
+    assert!(pair.hosts[A].sent.len() > sent, "asked again at once");
+    pair.run_secs(60);
+    assert!(down(&pair, A).is_empty() && down(&pair, B).is_empty());
 }
 
 #[test]
