@@ -218,12 +218,7 @@ impl Established {
 
     /// The peer answers no more: nothing at all, or not the request that was sent so often and for
     /// so long.
-    fn peer_dead(
-        &mut self,
-        link: &Link,
-        unanswered: Option<(u32, Duration)>,
-        ctx: &mut Context,
-    ) {
+    fn peer_dead(&mut self, link: &Link, unanswered: Option<(u32, Duration)>, ctx: &mut Context) {
         if let Some(Pending::RekeyIke(started)) = &self.pending
             && let Some((to, _)) = started.rival
         {
