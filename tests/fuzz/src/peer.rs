@@ -228,7 +228,15 @@ impl Peer {
             if !answer.starts_with(&ours) {
                 continue;
             }
-            let Some(encrypted) = message.encrypted else { panic!("an answer in clear") };
+            let Some(encrypted) = message.encrypted else {
+                // An earlier message of ours ended the IKE SA (RFC 7296 2.21.4).
+                let [Payload::Notify(notify)] = message.payloads.as_slice() else {
+                    panic!("an answer in clear")
+                };
+                assert_eq!(notify.kind, NotifyType::INVALID_IKE_SPI);
+                assert!(message.header.response && answer.len() <= datagram.len());
+                continue;
+            };
             let Ok(plain) = self.open.open(&answer, encrypted.body) else {
                 panic!("an answer under other keys")
             };

@@ -1,4 +1,4 @@
-//! What continuous integration runs of the simulation: some hundred schedules, the schedules that
+//! What continuous integration runs of the simulation: ten thousand schedules, the schedules that
 //! once failed, and proof that each invariant objects when it should.
 #![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
 
@@ -10,15 +10,15 @@ fn lines(outcome: &Outcome) -> String {
 }
 
 #[test]
-fn three_hundred_schedules_break_nothing() {
-    let options = Options { seed: 1_000_000, threads: 2, ..Options::default() };
-    let totals = run_many(300, &options, |_| {});
+fn ten_thousand_schedules_break_nothing() {
+    let options = Options { threads: 2, ..Options::default() };
+    let totals = run_many(10_000, &options, |_| {});
     let failed: Vec<String> = totals.failed.iter().map(lines).collect();
     assert!(failed.is_empty(), "{failed:#?}");
-    assert_eq!(totals.schedules, 300);
+    assert_eq!(totals.schedules, 10_000);
     // The schedules did what they are for.
-    assert!(totals.claimed > 50_000, "{} packets had to arrive", totals.claimed);
-    assert!(totals.lost > 10_000, "links lost {} datagrams", totals.lost);
+    assert!(totals.claimed > 2_000_000, "{} packets had to arrive", totals.claimed);
+    assert!(totals.lost > 1_000_000, "links lost {} datagrams", totals.lost);
 }
 
 #[test]
@@ -49,6 +49,9 @@ const ONCE_FAILED: &[(&str, u64, &[usize])] = &[
     ("an IKE rekey in flight outlived the removal of its connection", 133, &[2, 3]),
     ("Child SAs of two crossing IKE rekeys were forgotten when the peer stopped", 657, &[0, 1]),
     ("a Child SA was sent to the address that its peer had when it was negotiated", 377, &[0, 2]),
+    ("a path that healed during the last wait for an answer", 1719, &[0, 1, 2, 3, 4]),
+    ("the same, a request of the agent's", 3666, &[0, 1, 2, 3]),
+    ("the same, and later packets", 4474, &[0, 1, 2, 3, 4]),
     ("a third rekey was used for sending before the peer had it", 920, &[0, 1, 2, 3]),
 ];
 
