@@ -1,21 +1,56 @@
-//! The AVX2 backend: Haswell, Zen and later.
+//! The AVX2 backends: Haswell, Zen and later; with VAES on 256 bits, Alder Lake, Zen 3 and later.
 
 use crate::chachapoly;
+use crate::gcm::{self, avx2::aesni, avx2::vaes};
 use crate::simd::Kernels;
+
+const CHACHA: chachapoly::Kernel = chachapoly::Kernel {
+    seal: chachapoly::avx2::run::<true>,
+    open: chachapoly::avx2::run::<false>,
+    fixed: 690,
+    pass: 226,
+};
 
 /// To be used only where [`is_supported`].
 pub(crate) const KERNELS: Kernels = Kernels {
-    chacha: chachapoly::Kernel {
-        seal: chachapoly::avx2::run::<true>,
-        open: chachapoly::avx2::run::<false>,
-        fixed: 690,
-        pass: 226,
+    chacha: CHACHA,
+    gcm: gcm::Kernels {
+        longest: usize::MAX,
+        seal: gcm::Runs {
+            many: [aesni::run::<10, true>, aesni::run::<14, true>],
+            one: [aesni::run::<10, true>, aesni::run::<14, true>],
+        },
+        open: gcm::Runs {
+            many: [aesni::run::<10, false>, aesni::run::<14, false>],
+            one: [aesni::run::<10, false>, aesni::run::<14, false>],
+        },
     },
-    // aws-lc's own kernels for these processors are no slower.
-    gcm: None,
 };
 
-/// Whether this processor has every instruction that the kernels use.
+/// To be used only where [`is_supported`] and [`has_vaes`].
+pub(crate) const WITH_VAES: Kernels = Kernels {
+    chacha: CHACHA,
+    gcm: gcm::Kernels {
+        longest: usize::MAX,
+        seal: gcm::Runs {
+            many: [vaes::run::<10, true>, vaes::run::<14, true>],
+            one: [vaes::run::<10, true>, vaes::run::<14, true>],
+        },
+        open: gcm::Runs {
+            many: [vaes::run::<10, false>, vaes::run::<14, false>],
+            one: [vaes::run::<10, false>, vaes::run::<14, false>],
+        },
+    },
+};
+
+/// Whether this processor has every instruction that [`KERNELS`] use.
 pub(crate) fn is_supported() -> bool {
     is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("aes")
+        && is_x86_feature_detected!("pclmulqdq")
+}
+
+/// Whether it also has AES and carry-less multiplication on 256 bits.
+pub(crate) fn has_vaes() -> bool {
+    is_x86_feature_detected!("vaes") && is_x86_feature_detected!("vpclmulqdq")
 }

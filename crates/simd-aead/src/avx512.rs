@@ -1,7 +1,7 @@
 //! The AVX-512 backend: Ice Lake, Zen 4 and later.
 
 use crate::chachapoly;
-use crate::gcm;
+use crate::gcm::{self, avx2::vaes};
 use crate::simd::Kernels;
 
 /// To be used only where [`is_supported`].
@@ -12,12 +12,17 @@ pub(crate) const KERNELS: Kernels = Kernels {
         fixed: 350,
         pass: 112,
     },
-    gcm: Some(gcm::Kernels {
-        fewest: 2,
+    gcm: gcm::Kernels {
         longest: 3500,
-        seal: [gcm::avx512::run::<10, true>, gcm::avx512::run::<14, true>],
-        open: [gcm::avx512::run::<10, false>, gcm::avx512::run::<14, false>],
-    }),
+        seal: gcm::Runs {
+            many: [gcm::avx512::run::<10, true>, gcm::avx512::run::<14, true>],
+            one: [vaes::run::<10, true>, vaes::run::<14, true>],
+        },
+        open: gcm::Runs {
+            many: [gcm::avx512::run::<10, false>, gcm::avx512::run::<14, false>],
+            one: [vaes::run::<10, false>, vaes::run::<14, false>],
+        },
+    },
 };
 
 /// Whether this processor has every instruction that the kernels use.

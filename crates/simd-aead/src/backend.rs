@@ -17,7 +17,10 @@ pub(crate) enum Kind {
     /// Our kernels on AVX-512 with IFMA, VAES and VPCLMULQDQ.
     #[cfg(target_arch = "x86_64")]
     Avx512,
-    /// Our ChaCha20-Poly1305 on AVX2, and AES-GCM of aws-lc.
+    /// Our kernels on AVX2 with VAES and VPCLMULQDQ.
+    #[cfg(target_arch = "x86_64")]
+    Avx2Vaes,
+    /// Our kernels on AVX2 with AES-NI and PCLMULQDQ.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// The libraries, on every processor.
@@ -30,6 +33,8 @@ impl Kind {
         #[cfg(target_arch = "x86_64")]
         Self::Avx512,
         #[cfg(target_arch = "x86_64")]
+        Self::Avx2Vaes,
+        #[cfg(target_arch = "x86_64")]
         Self::Avx2,
         Self::Portable,
     ];
@@ -38,6 +43,8 @@ impl Kind {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2Vaes => "avx2-vaes",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => "avx2",
             Self::Portable => "portable",
@@ -48,6 +55,8 @@ impl Kind {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => avx512::is_supported(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2Vaes => avx2::is_supported() && avx2::has_vaes(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => avx2::is_supported(),
             Self::Portable => true,

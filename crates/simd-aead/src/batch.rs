@@ -44,6 +44,9 @@ pub fn seal_batch_on(
         Kind::Avx512 => unsafe { simd::seal(&avx512::KERNELS, keys, src, dst, jobs) },
         // SAFETY: likewise.
         #[cfg(target_arch = "x86_64")]
+        Kind::Avx2Vaes => unsafe { simd::seal(&avx2::WITH_VAES, keys, src, dst, jobs) },
+        // SAFETY: likewise.
+        #[cfg(target_arch = "x86_64")]
         Kind::Avx2 => unsafe { simd::seal(&avx2::KERNELS, keys, src, dst, jobs) },
         Kind::Portable => portable::seal(keys, src, dst, jobs),
     }
@@ -63,6 +66,9 @@ pub fn open_batch_on(
         // SAFETY: a `Backend` exists only for what the processor has, and the jobs are checked.
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512 => unsafe { simd::open(&avx512::KERNELS, keys, src, dst, jobs) },
+        // SAFETY: likewise.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2Vaes => unsafe { simd::open(&avx2::WITH_VAES, keys, src, dst, jobs) },
         // SAFETY: likewise.
         #[cfg(target_arch = "x86_64")]
         Kind::Avx2 => unsafe { simd::open(&avx2::KERNELS, keys, src, dst, jobs) },

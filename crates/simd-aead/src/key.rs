@@ -6,7 +6,7 @@ use std::fmt;
 use crate::chacha::ChaChaKey;
 use crate::portable::LibraryKey;
 #[cfg(target_arch = "x86_64")]
-use crate::{avx512, gcm::GcmKey};
+use crate::{avx2, gcm::GcmKey};
 
 /// The AEADs of this crate. All have 12-octet nonces and 16-octet tags.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,8 +86,8 @@ impl Key {
         };
         #[cfg(target_arch = "x86_64")]
         let gcm = match algorithm {
-            Algorithm::Aes128Gcm | Algorithm::Aes256Gcm if avx512::is_supported() => {
-                // SAFETY: the processor has VAES and VPCLMULQDQ, so also AES-NI and PCLMULQDQ.
+            Algorithm::Aes128Gcm | Algorithm::Aes256Gcm if avx2::is_supported() => {
+                // SAFETY: the processor has AES-NI and PCLMULQDQ; SSSE3 and SSE4.1 are older than AVX2.
                 unsafe { GcmKey::new(key) }
             }
             _ => None,
@@ -108,7 +108,7 @@ impl Key {
         self.chacha.as_deref()
     }
 
-    /// The key as the AVX-512 backend takes it, if it is for AES-GCM and the processor has that.
+    /// The key as the SIMD backends take it, if it is for AES-GCM and the processor has one of them.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn gcm(&self) -> Option<&GcmKey> {
         self.gcm.as_deref()

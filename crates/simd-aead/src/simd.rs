@@ -11,8 +11,7 @@ use crate::window::{IN_ORDER, Picks, WINDOW};
 /// The kernels of one instruction set.
 pub(crate) struct Kernels {
     pub(crate) chacha: chachapoly::Kernel,
-    /// Where there is none, aws-lc does AES-GCM packet by packet.
-    pub(crate) gcm: Option<gcm::Kernels>,
+    pub(crate) gcm: gcm::Kernels,
 }
 
 /// Runs checked jobs.
@@ -98,10 +97,10 @@ unsafe fn seal_aes(
     if rest.is_empty() {
         return;
     }
-    if let (Some(kernels), Some(key)) = (&kernels.gcm, key.gcm()) {
+    if let Some(key) = key.gcm() {
         // SAFETY: the caller's promise.
         unsafe {
-            gcm::seal(kernels, key, src.as_ptr(), dst.as_mut_ptr(), jobs, rest);
+            gcm::seal(&kernels.gcm, key, src.as_ptr(), dst.as_mut_ptr(), jobs, rest);
         }
     }
 }
@@ -183,17 +182,15 @@ unsafe fn open_aes(
     if rest.is_empty() {
         return;
     }
-    if let (Some(kernels), Some(key)) = (&kernels.gcm, key.gcm()) {
+    if let Some(key) = key.gcm() {
         // SAFETY: the caller's promise.
         unsafe {
-            gcm::open(kernels, key, src.as_ptr(), dst.as_mut_ptr(), jobs, rest);
+            gcm::open(&kernels.gcm, key, src.as_ptr(), dst.as_mut_ptr(), jobs, rest);
         }
     }
 }
 
 /// How many of the AES jobs at `indexes`, longest first, aws-lc does in less time than a kernel.
 fn for_the_library(kernels: &Kernels, indexes: &[u8], len: impl Fn(u8) -> usize) -> usize {
-    let Some(gcm) = &kernels.gcm else { return indexes.len() };
-    let long = indexes.iter().take_while(|&&index| len(index) > gcm.longest).count();
-    if indexes.len() - long < gcm.fewest { indexes.len() } else { long }
+    indexes.iter().take_while(|&&index| len(index) > kernels.gcm.longest).count()
 }

@@ -3,6 +3,9 @@
 //! `cargo bench -p simd-aead` runs everything, `-- --quick` two sizes in short runs, and
 //! `-- FILTER` the benchmarks whose name contains it (`ALGORITHM/seal|open/SIZE B x BATCH/WHO`).
 //!
+//! `-- --avx2` compares as if the processor had no AVX-512: aws-lc-rs is kept from it, and our backend for
+//! it is left out. ring and RustCrypto do not use it anyway.
+//!
 //! A shared machine changes its speed from one second to the next. So each contender runs in short
 //! slices of processor time with aws-lc-rs in between, and the ratio in the closing table is the
 //! median over pairs of neighbouring slices.
@@ -30,7 +33,23 @@ const BATCHES: [usize; 3] = [1, 8, 32];
 /// far below the scheduler's.
 const SLICE: Duration = Duration::from_micros(100);
 
+/// Where aws-lc reads what to do without: here the bits of AVX-512 in EBX of CPUID leaf 7.
+const MASK: (&str, &str) = ("OPENSSL_ia32cap", ":~0xd0230000");
+
+/// Whether aws-lc-rs is kept from AVX-512.
+fn without_avx512() -> bool {
+    std::env::var(MASK.0).is_ok_and(|mask| mask == MASK.1)
+}
+
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--avx2") {
+        // aws-lc reads the variable before `main`.
+        let rest = arguments.into_iter().filter(|argument| argument != "--avx2");
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        let status = again.args(rest).env(MASK.0, MASK.1).status().unwrap();
+        std::process::exit(status.code().unwrap_or(1));
+    }
     let quick = std::env::args().any(|argument| argument == "--quick");
     let sizes = if quick { &[64, 1420][..] } else { &SIZES };
     let batches = if quick { &[1, 32][..] } else { &BATCHES };

@@ -1,7 +1,7 @@
 //! The closing tables.
 
-use crate::Pair;
-use crate::contenders::Cell;
+use crate::contenders::{self, Cell};
+use crate::{Pair, without_avx512};
 
 /// What one contender did in one cell.
 pub struct Row {
@@ -83,8 +83,9 @@ impl Table {
 }
 
 fn backends() -> String {
-    let names: Vec<_> = simd_aead::Backend::available().map(simd_aead::Backend::name).collect();
-    names.join(", ")
+    let names: Vec<_> = contenders::backends().map(simd_aead::Backend::name).collect();
+    let without = if without_avx512() { "; aws-lc-rs without AVX-512" } else { "" };
+    names.join(", ") + without
 }
 
 /// The name that the processor gives itself.

@@ -1,17 +1,18 @@
-//! Four blocks a register, four registers at a time. The sum of products that GHASH is stays
-//! unreduced until the end of the packet, and then four packets are reduced together.
+//! Four packets side by side, four blocks of each in a register. The sum of products that GHASH is stays
+//! unreduced until the end of the packets, and then all four are reduced together. Packets that are too
+//! long for that, or too few, go through the kernel for VAES on 256 bits.
 
 use std::arch::x86_64::*;
 
+use super::avx2::vaes;
 use super::key::{GcmKey, POWERS, to_vector};
-use super::{PACKETS, Packet, Tags};
+use super::{PACKETS, Packet, Tags, aad_block, lengths_block, nonce, power};
 use crate::forget::forget;
-use crate::job::Aad;
 use crate::text::CHUNK;
 
-/// Blocks hashed before the sum must be reduced: what the powers allow with one block before and one
-/// behind, in whole chunks.
-const SEGMENT: usize = (POWERS - 2) / 4 * 4;
+/// Chunks of the longest packet whose sum need not be reduced before its end: what the powers allow with
+/// one block before and one behind.
+const LONGEST: usize = (POWERS - 2) / 4;
 
 /// Encrypts (`SEAL`) or decrypts the texts of `packets` and computes their tags. Packets should be
 /// sorted by length.
@@ -29,35 +30,34 @@ pub(crate) unsafe fn run<const LAST: usize, const SEAL: bool>(
         let hashes = match <&[Packet; 4]>::try_from(packets) {
             // SAFETY: the caller's promise, and just checked.
             Ok(packets) if side_by_side_pays(packets) => unsafe {
-                side_by_side::<LAST, SEAL>(key, packets)
+                side_by_side::<LAST, SEAL>(key, packets).reduce()
             },
             _ => {
-                let mut sums = [Sum::zero(); 4];
-                for (sum, packet) in sums.iter_mut().zip(packets) {
+                let mut hashes = [0; 4];
+                for (hash, packet) in hashes.iter_mut().zip(packets) {
                     // SAFETY: the caller's promise.
-                    *sum = unsafe { hash_and_crypt::<LAST, SEAL>(key, packet) };
+                    *hash = unsafe { vaes::hash_and_crypt::<LAST, SEAL>(key, packet) };
                 }
-                gather(sums)
+                load(&hashes)
             }
         };
-        let hashes = _mm512_shuffle_epi8(hashes.reduce(), swap_octets());
+        let hashes = _mm512_shuffle_epi8(hashes, swap_octets());
         let four_tags = _mm512_xor_si512(hashes, masks[four]);
         // SAFETY: the tags have room for `PACKETS`, 16 octets each, and `four` is below a quarter.
         unsafe { _mm512_storeu_si512(tags.0.as_mut_ptr().add(4 * four).cast(), four_tags) };
     }
 }
 
-/// Whether four packets take less time side by side than one after the other: none needs more than
-/// one segment, and not too many lanes wait for the longest. A packet alone costs about four chunks
+/// Whether four packets take less time side by side than one after the other: none is too long, and not too many lanes wait for the longest. A packet alone costs about four chunks
 /// more, for what then nothing overlaps with.
 fn side_by_side_pays(packets: &[Packet; 4]) -> bool {
     let chunks = |packet: &Packet| packet.text.len.div_ceil(CHUNK);
     let longest = packets.iter().map(chunks).max().unwrap_or_default();
     let all: usize = packets.iter().map(|packet| chunks(packet) + 4).sum();
-    longest <= SEGMENT / 4 && 4 * longest <= all
+    longest <= LONGEST && 4 * longest <= all
 }
 
-/// AES of four registers of blocks that are past round 0, and between the rounds the products of the four registers of
+/// AES of four registers of blocks past round 0, and between the rounds the products of the four registers of
 /// ciphertext before, each for its own sum. A macro, because both must be in one stretch of code to
 /// overlap.
 macro_rules! encrypt_and_hash {
@@ -114,7 +114,7 @@ struct Lane {
     powers: *const u8,
 }
 
-/// Encrypts or decrypts four packets of at most a segment, one chunk of each at a time; returns their
+/// Encrypts or decrypts four packets of at most [`LONGEST`] chunks, one chunk of each at a time; returns their
 /// unreduced hashes, one a lane.
 ///
 /// # Safety
@@ -144,7 +144,7 @@ unsafe fn side_by_side<const LAST: usize, const SEAL: bool>(
         let nonce = _mm512_broadcast_i32x4(to_vector(nonce(packet)));
         *block = _mm512_xor_si512(nonce, load(&key.rounds()[0]));
     }
-    // The counters 2 to 5 of the next four blocks. A segment needs no more than their last octet.
+    // The counters 2 to 5 of the next four blocks. No packet needs more than their last octet.
     let mut counters = load(&[2 << 120, 3 << 120, 4 << 120, 5 << 120]);
     for offset in (0..longest).step_by(CHUNK) {
         let mut blocks = [zero; 4];
@@ -217,23 +217,6 @@ fn tag_masks<const LAST: usize>(key: &GcmKey, packets: &[Packet]) -> [__m512i; 4
     encrypt::<LAST, 4>(key, blocks)
 }
 
-/// The counter block of a packet, with a counter of zero.
-#[inline(always)]
-fn nonce(packet: &Packet) -> u128 {
-    let mut block = [0; 16];
-    block[..12].copy_from_slice(&packet.nonce);
-    u128::from_le_bytes(block)
-}
-
-/// The first four counter blocks of the text, 2 to 5, the counter little-endian. Counter 1 is the
-/// tag's.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
-fn first_counters(packet: &Packet) -> __m512i {
-    let nonce = _mm512_broadcast_i32x4(to_vector(nonce(packet)));
-    _mm512_or_si512(nonce, load(&[2 << 96, 3 << 96, 4 << 96, 5 << 96]))
-}
-
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
 fn load(blocks: &[u128; 4]) -> __m512i {
@@ -269,13 +252,6 @@ fn encrypt<const LAST: usize, const N: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
 fn swap_octets() -> __m512i {
     _mm512_broadcast_i32x4(_mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
-}
-
-/// Makes the counter, the last four octets of each block, big-endian.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
-fn swap_counter() -> __m512i {
-    _mm512_broadcast_i32x4(_mm_set_epi8(12, 13, 14, 15, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0))
 }
 
 /// A sum of 256-bit products in each lane, in three overlapping parts.
@@ -341,172 +317,4 @@ fn gather_part(a: __m512i, b: __m512i, c: __m512i, d: __m512i) -> __m512i {
     let cd =
         _mm512_xor_si512(_mm512_shuffle_i64x2::<0x88>(c, d), _mm512_shuffle_i64x2::<0xdd>(c, d));
     _mm512_xor_si512(_mm512_shuffle_i64x2::<0x88>(ab, cd), _mm512_shuffle_i64x2::<0xdd>(ab, cd))
-}
-
-/// Encrypts or decrypts one packet; returns the unreduced hash of its associated data, ciphertext
-/// and lengths.
-///
-/// # Safety
-/// The text and cipher pointers are good for the length.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
-unsafe fn hash_and_crypt<const LAST: usize, const SEAL: bool>(
-    key: &GcmKey,
-    packet: &Packet,
-) -> Sum {
-    let len = packet.text.len;
-    let lengths = lengths_block(packet);
-    let mut progress = Progress::new(packet);
-    let mut before = aad_block(packet.aad);
-    // Blocks of this segment; then the power that meets `before`, if there is associated data.
-    let mut blocks = len.div_ceil(16);
-    let mut weight = blocks.min(SEGMENT) + usize::from(blocks <= SEGMENT) + 1;
-    while blocks > SEGMENT {
-        let mut sum = Sum::zero();
-        sum.add(pair(before, 0), pair(power(key, weight), 0));
-        progress.weight = SEGMENT;
-        // SAFETY: the caller's promise; a segment is whole groups of chunks and one rest.
-        unsafe { progress.segment::<LAST, SEAL>(key, packet, &mut sum, SEGMENT * 16) };
-        let total = gather([sum, Sum::zero(), Sum::zero(), Sum::zero()]).reduce();
-        before = low_block(total);
-        blocks -= SEGMENT;
-        // The hash so far is added to the next block rather than a block of its own.
-        weight = blocks.min(SEGMENT) + usize::from(blocks <= SEGMENT);
-    }
-    let mut sum = Sum::zero();
-    sum.add(pair(before, lengths), pair(power(key, weight), power(key, 1)));
-    progress.weight = blocks + 1;
-    let rest = len - progress.offset;
-    // SAFETY: the caller's promise.
-    unsafe { progress.segment::<LAST, SEAL>(key, packet, &mut sum, rest) };
-    sum
-}
-
-/// The associated data, zero-padded, as a block with its octets swapped. Without associated data
-/// there is no such block; one of zeros has the same hash.
-#[inline(always)]
-fn aad_block(aad: Aad) -> u128 {
-    let mut block = [0; 16];
-    block[..12].copy_from_slice(&aad.bytes);
-    let unused = 8 * (12 - u32::from(aad.len.min(12)));
-    u128::from_be_bytes(block) >> 32 >> unused << unused << 32
-}
-
-/// The lengths in bits (SP 800-38D section 7.1, step 5) as a block with its octets swapped.
-#[inline(always)]
-fn lengths_block(packet: &Packet) -> u128 {
-    ((8 * u128::from(packet.aad.len)) << 64) | (8 * packet.text.len as u128)
-}
-
-/// The power of the hash key that meets a block so far from the end.
-#[inline(always)]
-fn power(key: &GcmKey, weight: usize) -> u128 {
-    // SAFETY: the pointer is to one of the key's powers.
-    unsafe { *key.powers_from(weight) }
-}
-
-/// Two blocks in the lower lanes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
-fn pair(first: u128, second: u128) -> __m512i {
-    let half = |value: u128, shift| (value >> shift) as i64;
-    let two = _mm256_set_epi64x(half(second, 64), half(second, 0), half(first, 64), half(first, 0));
-    _mm512_zextsi256_si512(two)
-}
-
-/// The block in the lowest lane.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
-fn low_block(blocks: __m512i) -> u128 {
-    let block = _mm512_castsi512_si128(blocks);
-    let (low, high) = (_mm_extract_epi64::<0>(block), _mm_extract_epi64::<1>(block));
-    u128::from(low as u64) | u128::from(high as u64) << 64
-}
-
-/// How far a packet is.
-struct Progress {
-    /// The next four counter blocks, the counter little-endian.
-    counters: __m512i,
-    offset: usize,
-    /// The power that meets the next block.
-    weight: usize,
-}
-
-impl Progress {
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
-    fn new(packet: &Packet) -> Self {
-        Self { counters: first_counters(packet), offset: 0, weight: 0 }
-    }
-
-    /// Does the next `len` octets of the text and adds their products to `sum`.
-    ///
-    /// # Safety
-    /// The text and cipher pointers are good for these octets. Unless they are the last, they are
-    /// whole chunks.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
-    unsafe fn segment<const LAST: usize, const SEAL: bool>(
-        &mut self,
-        key: &GcmKey,
-        packet: &Packet,
-        sum: &mut Sum,
-        len: usize,
-    ) {
-        let end = self.offset + len;
-        // SAFETY: the caller's promise; each call is for chunks below `end`.
-        unsafe {
-            while end - self.offset > 4 * CHUNK {
-                self.group::<LAST, SEAL, 4, true>(key, packet, sum);
-            }
-            match (end - self.offset).div_ceil(CHUNK) {
-                0 => {}
-                1 => self.group::<LAST, SEAL, 1, false>(key, packet, sum),
-                2 => self.group::<LAST, SEAL, 2, false>(key, packet, sum),
-                3 => self.group::<LAST, SEAL, 3, false>(key, packet, sum),
-                _ => self.group::<LAST, SEAL, 4, false>(key, packet, sum),
-            }
-        }
-    }
-
-    /// Does the next `N` chunks, all of them whole if `WHOLE`.
-    ///
-    /// # Safety
-    /// The text and cipher pointers are good for these chunks, the last as far as the text goes.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
-    unsafe fn group<const LAST: usize, const SEAL: bool, const N: usize, const WHOLE: bool>(
-        &mut self,
-        key: &GcmKey,
-        packet: &Packet,
-        sum: &mut Sum,
-    ) {
-        let mut keystream = [_mm512_setzero_si512(); N];
-        let four = load(&[4 << 96; 4]);
-        for block in &mut keystream {
-            *block = _mm512_shuffle_epi8(self.counters, swap_counter());
-            self.counters = _mm512_add_epi32(self.counters, four);
-        }
-        let keystream = encrypt::<LAST, N>(key, keystream);
-        for (n, keystream) in keystream.into_iter().enumerate() {
-            let offset = self.offset + n * CHUNK;
-            // SAFETY: the caller's promise; the mask, where there is one, has a bit for each octet of
-            // text from `offset` on. The powers are those from the chunk's weight down, which may
-            // reach into the zeros behind the last.
-            unsafe {
-                let (input, output, mut mask) = packet.text.chunk(offset);
-                if WHOLE || n + 1 < N {
-                    mask = u64::MAX;
-                }
-                let input = _mm512_maskz_loadu_epi8(mask, input.cast());
-                let result = _mm512_maskz_mov_epi8(mask, _mm512_xor_si512(input, keystream));
-                _mm512_mask_storeu_epi8(output.cast(), mask, result);
-                let cipher = if SEAL { result } else { input };
-                let powers = _mm512_loadu_si512(key.powers_from(self.weight - 4 * n).cast());
-                sum.add(_mm512_shuffle_epi8(cipher, swap_octets()), powers);
-            }
-        }
-        self.offset += N * CHUNK;
-        self.weight = self.weight.saturating_sub(4 * N);
-    }
 }

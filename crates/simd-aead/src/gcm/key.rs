@@ -136,7 +136,7 @@ pub(crate) fn to_vector(value: u128) -> __m128i {
 
 #[inline]
 #[target_feature(enable = "sse4.1")]
-fn from_vector(value: __m128i) -> u128 {
+pub(crate) fn from_vector(value: __m128i) -> u128 {
     let (low, high) = (_mm_extract_epi64::<0>(value), _mm_extract_epi64::<1>(value));
     u128::from(low as u64) | u128::from(high as u64) << 64
 }

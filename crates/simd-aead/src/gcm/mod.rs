@@ -1,5 +1,6 @@
-//! AES-GCM (NIST SP 800-38D) with VAES and VPCLMULQDQ.
+//! AES-GCM (NIST SP 800-38D) with AES-NI and PCLMULQDQ or their wider forms.
 
+pub(crate) mod avx2;
 pub(crate) mod avx512;
 mod key;
 
@@ -41,14 +42,27 @@ pub(crate) struct Tags([u128; PACKETS]);
 /// pointers that are good for their lengths, and a key of the kernel's size.
 pub(crate) type Run = unsafe fn(&GcmKey, &[Packet], &mut Tags);
 
-/// The kernels of one instruction set, for AES-128 and AES-256.
+/// The kernels of one instruction set.
 pub(crate) struct Kernels {
-    /// Packets under one key from which on these are faster than aws-lc.
-    pub(crate) fewest: usize,
     /// Octets of plaintext up to which these are faster than aws-lc.
     pub(crate) longest: usize,
-    pub(crate) seal: [Run; 2],
-    pub(crate) open: [Run; 2],
+    pub(crate) seal: Runs,
+    pub(crate) open: Runs,
+}
+
+/// For AES-128 and AES-256.
+pub(crate) struct Runs {
+    /// For several packets under one key.
+    pub(crate) many: [Run; 2],
+    /// For one.
+    pub(crate) one: [Run; 2],
+}
+
+impl Runs {
+    fn choose(&self, packets: &[Packet], key: &GcmKey) -> Run {
+        let runs = if packets.len() == 1 { &self.one } else { &self.many };
+        runs[usize::from(key.last_round == 14)]
+    }
 }
 
 /// Seals the jobs at `indexes`, all under `key`.
@@ -64,7 +78,6 @@ pub(crate) unsafe fn seal(
     jobs: &[SealJob],
     indexes: &[u8],
 ) {
-    let run = kernels.seal[usize::from(key.last_round == 14)];
     let mut places = [Packet::NONE; PACKETS];
     let mut tags = Tags([0; PACKETS]);
     for indexes in indexes.chunks(PACKETS) {
@@ -78,7 +91,7 @@ pub(crate) unsafe fn seal(
         // SAFETY: the caller's promise about the processor and the jobs: each text lies in the
         // buffers with room for a tag behind it.
         unsafe {
-            run(key, packets, &mut tags);
+            kernels.seal.choose(packets, key)(key, packets, &mut tags);
             for (packet, tag) in packets.iter().zip(tags.0) {
                 let place = packet.text.output(packet.text.len);
                 place.cast::<[u8; TAG]>().write(tag.to_ne_bytes());
@@ -99,7 +112,6 @@ pub(crate) unsafe fn open(
     jobs: &mut [OpenJob],
     indexes: &[u8],
 ) {
-    let run = kernels.open[usize::from(key.last_round == 14)];
     let mut places = [Packet::NONE; PACKETS];
     let mut tags = Tags([0; PACKETS]);
     for indexes in indexes.chunks(PACKETS) {
@@ -113,7 +125,7 @@ pub(crate) unsafe fn open(
         // SAFETY: the caller's promise about the processor and the jobs: each ciphertext has its tag
         // behind it in `src`, each plaintext its room in `dst`.
         unsafe {
-            run(key, packets, &mut tags);
+            kernels.open.choose(packets, key)(key, packets, &mut tags);
             for ((packet, tag), &index) in packets.iter().zip(tags.0).zip(indexes) {
                 let received = packet.cipher.add(packet.text.len).cast::<[u8; TAG]>().read();
                 // One comparison of the whole: constant time.
@@ -125,4 +137,35 @@ pub(crate) unsafe fn open(
             }
         }
     }
+}
+
+/// The counter block of a packet, with a counter of zero.
+#[inline(always)]
+fn nonce(packet: &Packet) -> u128 {
+    let mut block = [0; 16];
+    block[..12].copy_from_slice(&packet.nonce);
+    u128::from_le_bytes(block)
+}
+
+/// The associated data, zero-padded, as a block with its octets swapped. Without associated data
+/// there is no such block; one of zeros has the same hash.
+#[inline(always)]
+fn aad_block(aad: Aad) -> u128 {
+    let mut block = [0; 16];
+    block[..12].copy_from_slice(&aad.bytes);
+    let unused = 8 * (12 - u32::from(aad.len.min(12)));
+    u128::from_be_bytes(block) >> 32 >> unused << unused << 32
+}
+
+/// The lengths in bits (SP 800-38D section 7.1, step 5) as a block with its octets swapped.
+#[inline(always)]
+fn lengths_block(packet: &Packet) -> u128 {
+    ((8 * u128::from(packet.aad.len)) << 64) | (8 * packet.text.len as u128)
+}
+
+/// The power of the hash key that meets a block so far from the end.
+#[inline(always)]
+fn power(key: &GcmKey, weight: usize) -> u128 {
+    // SAFETY: the pointer is to one of the key's powers.
+    unsafe { *key.powers_from(weight) }
 }
