@@ -132,6 +132,8 @@ pub(crate) struct Established {
     pub(crate) candidate_until: Instant,
     /// The one after it.
     pub(crate) next_candidate: Option<Path>,
+    /// Checks of the peer's new path that it answered over the old one, in a row.
+    pub(crate) astray: u8,
     /// When the peer first said that it does not know this IKE SA.
     unknown_since: Option<Instant>,
 }
@@ -183,6 +185,7 @@ impl Established {
             candidate: None,
             candidate_until: ctx.now,
             next_candidate: None,
+            astray: 0,
             unknown_since: None,
         }
     }
@@ -199,6 +202,7 @@ impl Established {
             remote_id: self.remote_id.clone(),
             fragmentation: link.fragment.is_some(),
             mobike: self.mobike,
+            began: self.contact.ours,
             established: self.established,
             rekey_at: self.rekey_at,
         }
@@ -290,7 +294,8 @@ impl Established {
                 Job::CheckPath if current => mobike::start_check(self, link, ctx),
                 Job::RekeyIke if current => rekey_ike::start(self, link, ctx),
                 Job::Liveness if current => {
-                    self.request(link, ExchangeType::INFORMATIONAL, &[], ctx);
+                    let payloads = mobike::where_are_we(self, link);
+                    self.request(link, ExchangeType::INFORMATIONAL, &payloads, ctx);
                     self.pending = Some(Pending::Liveness);
                 }
                 _ => {}

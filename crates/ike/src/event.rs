@@ -241,6 +241,9 @@ pub struct IkeInfo {
     pub fragmentation: bool,
     /// Whether addresses may change under it (MOBIKE).
     pub mobike: bool,
+    /// Whether we began the first IKE SA of the tunnel: with MOBIKE, we are the side that says
+    /// where it is.
+    pub began: bool,
     /// When it was authenticated, or rekeyed.
     pub established: Instant,
     /// When we are going to rekey it.

@@ -319,7 +319,7 @@ impl IkeSa {
                 }
             }
             Phase::Up(up) => {
-                link.window.answered();
+                let tries = link.window.answered();
                 match up.pending.take() {
                     Some(Pending::Child(started)) => {
                         create_child::process_response(up, link, started, &parts, ctx);
@@ -330,12 +330,13 @@ impl IkeSa {
                     Some(Pending::DeleteChild(spi)) => delete::child_answered(up, spi, ctx),
                     Some(Pending::DeleteIke) => delete::ike_answered(up, ctx),
                     Some(Pending::UpdateAddresses(from)) => {
-                        mobike::update_answered(up, link, from, &parts, ctx);
+                        mobike::update_answered(up, link, (from, tries), &parts, ctx);
                     }
                     Some(Pending::CheckPath(check)) => {
                         mobike::check_answered(up, link, &check, (path, &parts), ctx);
                     }
-                    Some(Pending::Liveness) | None => {}
+                    Some(Pending::Liveness) => mobike::liveness_answered(up, link, &parts, tries),
+                    None => {}
                 }
                 up.begin_next(link, ctx);
             }

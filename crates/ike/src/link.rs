@@ -27,6 +27,8 @@ pub(crate) struct Link {
     proved: Option<Path>,
     pub(crate) window: Window,
     pub(crate) nat: Nat,
+    /// Where the peer said last that it sees us: its NAT_DETECTION_DESTINATION_IP (RFC 4555 3.8).
+    pub(crate) seen_at: Option<Vec<u8>>,
     /// Largest datagram, in octets, if both sides agreed to fragmentation.
     pub(crate) fragment: Option<usize>,
     /// When its first message was sent or came.
@@ -46,6 +48,7 @@ impl Link {
             proved: None,
             window: Window::default(),
             nat: Nat::default(),
+            seen_at: None,
             fragment: None,
             started: now,
             last_sent: now,

@@ -32,6 +32,12 @@ pub(crate) fn notifies(spis: (u64, u64), path: Path, force: bool) -> [Payload; 2
     ]
 }
 
+/// Where the peer sees us, as a hash that it made; `None` if it does not say.
+pub(crate) fn seen_at(notifies: &[Notify]) -> Option<&[u8]> {
+    let said = notifies.iter().find(|n| n.kind == NotifyType::NAT_DETECTION_DESTINATION_IP);
+    said.map(|n| n.data.as_slice())
+}
+
 /// What the peer's notifications say about a message that came on `path`; `None` if it sent none
 /// and so does not do NAT traversal.
 pub(crate) fn detect(spis: (u64, u64), path: Path, notifies: &[Notify]) -> Option<Nat> {

@@ -53,17 +53,20 @@ impl IkeSa {
             _ => return,
         };
         let path = self.link.path;
-        // Where the peer is not known, it is asked at both places.
-        let candidate = self.up().and_then(|up| up.candidate).filter(|other| *other != path);
+        // Where the peer is not known, it is asked at all places.
+        let mut paths = vec![path];
+        let others = [self.up().and_then(|up| up.candidate), Some(self.link.esp())];
+        for other in others.into_iter().flatten() {
+            if !paths.contains(&other) {
+                paths.push(other);
+            }
+        }
         match self.link.window.due(&peer.retransmit, ctx.now) {
             None => {}
             Some(Due::Again(datagrams)) => {
                 ctx.counters.retransmits += 1;
                 for datagram in datagrams {
-                    ctx.transmit(path, datagram.clone());
-                    if let Some(candidate) = candidate {
-                        ctx.transmit(candidate, datagram.clone());
-                    }
+                    paths.iter().for_each(|path| ctx.transmit(*path, datagram.clone()));
                 }
                 self.link.last_sent = ctx.now;
             }

@@ -104,9 +104,9 @@ impl Window {
         self.in_flight.as_ref().is_some_and(|f| f.id == id)
     }
 
-    /// The request in flight was answered.
-    pub(crate) fn answered(&mut self) {
-        self.in_flight = None;
+    /// The request in flight was answered. Returns how often it was sent.
+    pub(crate) fn answered(&mut self) -> u32 {
+        self.in_flight.take().map_or(0, |f| f.sent)
     }
 
     /// Something authentic came from the peer. The way to it is open again, so the request in flight

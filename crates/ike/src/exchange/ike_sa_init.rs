@@ -196,6 +196,7 @@ impl InitSent {
         link.path = path;
         if let Some(nat) = nat::detect(link.spis, path, &parts.notifies) {
             link.nat = nat;
+            link.seen_at = nat::seen_at(&parts.notifies).map(<[u8]>::to_vec);
             float(link, nat, &self.peer, ctx);
         }
         if self.peer.fragmentation && parts.has(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED) {
@@ -216,5 +217,7 @@ fn float(link: &mut Link, nat: Nat, peer: &PeerConfig, ctx: &Context) {
     if at_500 && (nat.local || nat.remote || peer.force_encapsulation || peer.mobike) {
         link.path.local.set_port(ctx.config.nat_t_port);
         link.path.remote.set_port(ctx.config.nat_t_port);
+        // That was said of the other port.
+        link.seen_at = None;
     }
 }

@@ -4,6 +4,9 @@
 //! answers there at once, but sends ESP there only when the new path has proved itself
 //! (COOKIE2, section 3.7). A path that is merely observed, because a NAT gave the peer another
 //! address, has to prove itself likewise.
+//!
+//! A NAT may forget its mapping without a sign. The side that began asks with each liveness
+//! request where it is seen, and says where it is when that changed (section 3.8).
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -25,6 +28,9 @@ const COOKIE2: usize = 16;
 
 /// Time between two checks of paths that were only observed.
 const CHECKS_APART: Duration = Duration::from_secs(1);
+
+/// Checks of a new path in a row that are answered over the old one, until IKE returns there.
+const ASTRAY: u8 = 4;
 
 /// Our return routability check of one path.
 #[derive(Debug)]
@@ -82,11 +88,42 @@ pub(crate) fn start_update(up: &mut Established, link: &mut Link, ctx: &mut Cont
     up.pending = Some(Pending::UpdateAddresses(link.path));
 }
 
-/// UPDATE_SA_ADDRESSES, sent from `path`, was answered.
+/// What a liveness request asks, besides whether the peer lives: where it sees us (section 3.8).
+pub(crate) fn where_are_we(up: &Established, link: &Link) -> Vec<Payload> {
+    if !up.mobike || !up.contact.ours {
+        return Vec::new();
+    }
+    nat::notifies(link.spis, link.path, up.peer.force_encapsulation).into()
+}
+
+/// A liveness request, which we sent so many times, was answered: if the peer sees us elsewhere
+/// than before, a NAT gave us another address or port.
+pub(crate) fn liveness_answered(up: &mut Established, link: &Link, parts: &Parts, tries: u32) {
+    if !up.mobike || !up.contact.ours {
+        return;
+    }
+    let Some(seen_at) = nat::seen_at(&parts.notifies) else { return };
+    let same = match &link.seen_at {
+        Some(before) => before == seen_at,
+        // After a rekey, which changes the hashes: behind a NAT that costs one update.
+        None => seen_at == nat::hash(link.spis, link.path.local),
+    };
+    if same { ask_again(up, link, tries) } else { up.want(Job::UpdateAddresses) }
+}
+
+/// The answer to a request that was sent again may be the one to its first copy, from before the
+/// NAT forgot.
+fn ask_again(up: &mut Established, link: &Link, tries: u32) {
+    if link.nat.local && tries > 1 {
+        up.want(Job::Liveness);
+    }
+}
+
+/// UPDATE_SA_ADDRESSES, sent from `path` so many times, was answered.
 pub(crate) fn update_answered(
     up: &mut Established,
     link: &mut Link,
-    path: Path,
+    (path, tries): (Path, u32),
     parts: &Parts,
     ctx: &mut Context,
 ) {
@@ -101,6 +138,8 @@ pub(crate) fn update_answered(
     }
     if let Some(nat) = nat::detect(link.spis, link.path, &parts.notifies) {
         link.nat = nat;
+        link.seen_at = nat::seen_at(&parts.notifies).map(<[u8]>::to_vec);
+        ask_again(up, link, tries);
     }
 }
 
@@ -139,11 +178,18 @@ fn follow(up: &mut Established, link: &mut Link, path: Path, parts: &Parts, ctx:
     if let Some(nat) = nat::detect(link.spis, path, &parts.notifies) {
         link.nat = nat;
     }
-    if up.standing != Standing::Current || link.path == path {
+    if up.standing != Standing::Current {
+        return;
+    }
+    // Whatever else was observed, it was before this.
+    up.next_candidate = None;
+    if link.path == path {
+        up.candidate = up.candidate.filter(|_| link.is_unproved());
         return;
     }
     link.move_unproved(path);
-    (up.candidate, up.next_candidate) = (Some(path), None);
+    up.candidate = Some(path);
+    up.astray = 0;
     up.want(Job::CheckPath);
 }
 
@@ -185,7 +231,8 @@ pub(crate) fn start_check(up: &mut Established, link: &mut Link, ctx: &mut Conte
 }
 
 /// The answer to a check came over `from`. It proves that path, and no other: while the request is
-/// repeated it goes over the old path, too, so that a peer that has not moved can answer it.
+/// repeated it goes over the old path, too, so that a peer that has not moved can answer it. If it
+/// does so again and again, somebody on the path changed the address of what the peer said.
 pub(crate) fn check_answered(
     up: &mut Established,
     link: &mut Link,
@@ -203,11 +250,12 @@ pub(crate) fn check_answered(
         return;
     }
     if from != check.path {
-        if link.is_unproved() {
+        up.astray += 1;
+        if link.is_unproved() && up.astray < ASTRAY {
             return up.want(Job::CheckPath);
         }
-        up.candidate = None;
-        return;
+        (up.candidate, up.astray) = (None, 0);
+        return link.settle_path(link.esp());
     }
     up.candidate = None;
     link.settle_path(check.path);
