@@ -337,12 +337,15 @@ impl Gateway {
                 self.actions.push_back(Action::Outbound(OutboundCommand::Remove { tunnel, spi }));
             }
             Event::PathChanged { tunnel, path } => {
-                if let Some(ike) = self.tunnels.get_mut(&tunnel).and_then(|t| t.ike.as_mut()) {
-                    ike.path = path;
-                }
+                let ike = self.tunnels.get_mut(&tunnel).and_then(|t| t.ike.as_mut());
+                let before = ike.map(|ike| std::mem::replace(&mut ike.path, path).remote);
                 self.path_changed(tunnel, now);
                 self.actions.push_back(Action::Outbound(OutboundCommand::SetPath { tunnel, path }));
-                self.log(tunnel, Severity::Info, &format!("the peer is at {} now", path.remote));
+                // Or it is we who moved.
+                if before != Some(path.remote) {
+                    let text = format!("the peer is at {} now", path.remote);
+                    self.log(tunnel, Severity::Info, &text);
+                }
             }
             Event::IkeRekeyed { tunnel, info } => {
                 self.log(tunnel, Severity::Info, &format!("IKE SA rekeyed, {}", info.suite));

@@ -21,7 +21,9 @@ impl Gateway {
     }
 
     /// The system has other outside addresses towards the peers of these tunnels. Nothing reaches
-    /// us at the old ones, so each tunnel is negotiated anew from its new one, beside the old SAs.
+    /// us at the old ones, so a tunnel with MOBIKE (RFC 4555) moves to its new one with its SAs, if we
+    /// are the side that says where it is. Any other is negotiated anew from there, beside the old
+    /// SAs.
     pub fn handle_outside_addresses(
         &mut self,
         addresses: &BTreeMap<TunnelId, IpAddr>,
@@ -34,6 +36,9 @@ impl Gateway {
                 continue;
             };
             let (stands, down, begins) = (state.ike.is_some(), state.admin_down, state.begins());
+            let moves = state.ike.as_ref().is_some_and(|ike| {
+                ike.mobike && ike.began && ike.path.local.is_ipv4() == address.is_ipv4()
+            });
             let peer = Box::new(state.peer(self.config.link_mtu));
             for tunnel in self.config.connections.iter_mut().flat_map(|c| &mut c.tunnels) {
                 if tunnel.id == *id {
@@ -45,7 +50,10 @@ impl Gateway {
             if down {
                 continue;
             }
-            if stands {
+            if moves {
+                let (tunnel, local) = (*id, *address);
+                self.endpoint.handle_command(Command::LocalAddressChanged { tunnel, local }, now);
+            } else if stands {
                 self.endpoint.handle_command(Command::Reestablish(*id), now);
             } else if begins {
                 // An attempt from the old address would go on for a while.

@@ -177,9 +177,7 @@ impl TunnelState {
         peer.rekey_margin = options.rekey_margin;
         peer.rekey_fuzz_percent = options.rekey_fuzz_percentage;
         peer.replay_window = options.replay_window;
-        // With MOBIKE the responder follows a NAT that forgets only when the initiator tells it so
-        // (RFC 4555 3.8). As initiator we do without: then it follows what it sees.
-        peer.mobike = !self.begins();
+        peer.mobike = options.mobike;
         let never = Duration::from_secs(10 * 365 * 86_400);
         let timeout = match options.dpd_timeout_action {
             DpdAction::None => never,

@@ -59,6 +59,7 @@ fn the_defaults_are_those_of_aws() {
     assert_eq!(options.replay_window, 1024);
     assert_eq!(options.dpd_timeout, Duration::from_secs(30));
     assert_eq!(options.dpd_timeout_action, DpdAction::Clear);
+    assert!(options.mobike, "AWS has no such option");
 }
 
 #[test]

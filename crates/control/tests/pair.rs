@@ -299,9 +299,10 @@ fn status_says_everything_that_a_user_asks_about() {
     }
 }
 
-#[test]
-fn a_customer_gateway_whose_address_changes_keeps_its_tunnels() {
-    let mut pair = Pair::new(VGW, AGENT);
+/// The agent's outside address changes under both tunnels, and everything goes on. Returns the pair
+/// with the SPIs of the Child SAs before and after.
+fn renumbered(vgw: &str, agent: &str) -> (Pair, [[Option<String>; 2]; 2]) {
+    let mut pair = Pair::new(vgw, agent);
     pair.run(2 * SECOND);
     let (old, new): (std::net::IpAddr, std::net::IpAddr) =
         ("203.0.113.2".parse().unwrap(), "203.0.113.77".parse().unwrap());
@@ -315,6 +316,7 @@ fn a_customer_gateway_whose_address_changes_keeps_its_tunnels() {
         })
         .collect();
     assert_eq!(moved.len(), 2);
+    let before = pair.tunnels(Side::Vgw).map(|tunnel| tunnel.spi_in);
     pair.cut = Some(old);
     let now = pair.now;
     pair.agent.gateway.handle_outside_addresses(&moved, now);
@@ -325,10 +327,37 @@ fn a_customer_gateway_whose_address_changes_keeps_its_tunnels() {
             assert!(tunnel.since_seconds >= 2, "{side:?}: it never went down");
         }
     }
+    let after = pair.tunnels(Side::Vgw).map(|tunnel| tunnel.spi_in);
     let peers = pair.tunnels(Side::Vgw).map(|tunnel| tunnel.peer.unwrap());
     assert_eq!(peers, ["203.0.113.77:4500", "203.0.113.77:4500"]);
+    let locals = pair.tunnels(Side::Agent).map(|tunnel| tunnel.local.unwrap());
+    assert_eq!(locals, ["203.0.113.77:4500", "203.0.113.77:4500"]);
     assert!(pair.ping(Side::Agent, "192.168.1.1", "10.0.1.1"));
     assert!(pair.ping(Side::Vgw, "10.0.1.1", "192.168.1.1"));
     let line = "our outside address is 203.0.113.77, was 203.0.113.2";
     assert!(pair.log(Side::Agent).iter().any(|l| l.ends_with(line)));
+    (pair, [before, after])
+}
+
+#[test]
+fn a_customer_gateway_whose_address_changes_keeps_its_tunnels_and_their_sas() {
+    let (pair, [before, after]) = renumbered(VGW, AGENT);
+    assert_eq!(before, after, "the same SAs");
+    let said = |line: &String| line.ends_with("the peer is at 203.0.113.77:4500 now");
+    assert_eq!(pair.log(Side::Vgw).iter().filter(|l| said(l)).count(), 2);
+    assert!(!pair.log(Side::Agent).iter().any(|l| l.contains("the peer is at")), "it is not");
+}
+
+/// Whoever of both does without MOBIKE: what both have then is negotiated anew beside the old.
+#[test]
+fn without_mobike_it_keeps_its_tunnels_by_other_sas() {
+    let off =
+        |text: &str| text.replace("id = \"vpn-branch\"\n", "id = \"vpn-branch\"\nmobike = false\n");
+    for (vgw, agent) in [(off(VGW), AGENT.to_owned()), (VGW.to_owned(), off(AGENT))] {
+        assert_ne!((vgw.as_str(), agent.as_str()), (VGW, AGENT));
+        let (_, [before, after]) = renumbered(&vgw, &agent);
+        for (before, after) in before.iter().zip(&after) {
+            assert_ne!(before, after);
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! The operating system's side of the packet path: the TUN device, the UDP sockets, and the
-//! addresses and routes of the device by netlink.
+//! The operating system's side of the packet path: the TUN device, the UDP sockets, the addresses and
+//! routes of the device by netlink, and the news of those of the host.
 //!
 //! This crate moves bytes. It parses no protocol beyond what an offload needs, keeps no clock, no
 //! thread and no policy, and it never encrypts. A worker drives it like this:
@@ -13,6 +13,7 @@
 //! Offloads are probed when a device or socket is opened and given up at run time when the kernel
 //! refuses one, so that every call works on every kernel, only slower.
 
+pub mod changes;
 pub mod netlink;
 pub mod tun;
 pub mod udp;

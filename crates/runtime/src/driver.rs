@@ -1,6 +1,7 @@
 //! The loop of the control thread: what happens goes into the gateway, what it wants is done.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use control::config::Role;
 use control::gateway::Gateway;
 use control::{Action, Request, Severity};
+use netio::changes::Changes;
 use netio::udp::{path_mtu, source_for};
 use sa::TunnelId;
 use sd_notify::NotifyState;
@@ -26,8 +28,11 @@ use crate::{RunError, load};
 /// Inputs that are taken in a row before what the gateway wants is done: under a flood of IKE
 /// messages the waits for the workers are shared.
 const IN_A_ROW: usize = 32;
-/// How often the system is asked for our outside addresses: one route look-up for each tunnel.
+/// How often the system is asked for our outside addresses (one route look-up for each tunnel) even if
+/// it announces no change.
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often at the most, whatever it announces.
+const ADDRESS_PAUSE: Duration = Duration::from_millis(20);
 
 /// Everything that the control thread owns.
 pub(crate) struct Driver {
@@ -37,7 +42,9 @@ pub(crate) struct Driver {
     planes: Planes,
     sockets: Sockets,
     device: Device,
-    /// When the system is asked for our outside addresses again; never, if they are configured.
+    /// When the system was asked for our outside addresses, and when it is again; never, if they are
+    /// configured.
+    looked: Instant,
     look_at: Option<Instant>,
     /// An inbound command was sent and not acknowledged yet.
     inbound_pending: bool,
@@ -79,6 +86,7 @@ impl Driver {
             planes,
             sockets,
             device,
+            looked: Instant::now(),
             look_at: roams.then(Instant::now),
             inbound_pending: false,
             stopping: false,
@@ -96,6 +104,7 @@ impl Driver {
         let mut signals = Signals::new()?;
         let mut plain = plain_messages(ike);
         let mut watchdog = Watchdog::new(Instant::now());
+        let mut changes = self.look_at.and_then(|_| watch_addresses());
         self.act().await;
         service::notify(NotifyState::Ready);
         while !self.stopped {
@@ -134,6 +143,13 @@ impl Driver {
                 }
                 Some(message) = inbox.slow.recv() => self.take_messages(message, &mut inbox.slow),
                 Some(message) = plain.recv() => self.take_messages(message, &mut plain),
+                news = next_change(&mut changes) => match news {
+                    Ok(()) => self.look_at = Some(self.looked + ADDRESS_PAUSE),
+                    Err(error) => {
+                        warn!(%error, "changes of addresses are noticed within a second only");
+                        changes = None;
+                    }
+                },
             }
             self.act().await;
         }
@@ -145,7 +161,7 @@ impl Driver {
         if self.look_at.is_none_or(|at| at > now) {
             return;
         }
-        self.look_at = Some(now + ADDRESS_INTERVAL);
+        (self.looked, self.look_at) = (now, Some(now + ADDRESS_INTERVAL));
         let moved: BTreeMap<TunnelId, IpAddr> = self
             .gateway
             .outside_paths()
@@ -281,6 +297,19 @@ impl Driver {
     /// Removes what this process added to the system.
     pub(crate) async fn take_down(mut self) {
         self.device.take_down().await;
+    }
+}
+
+/// The system's news of addresses and routes. Without them, they are looked at each second.
+fn watch_addresses() -> Option<Changes> {
+    let changes = Changes::new();
+    changes.inspect_err(|error| warn!(%error, "no news of changed addresses by netlink")).ok()
+}
+
+async fn next_change(changes: &mut Option<Changes>) -> io::Result<()> {
+    match changes {
+        Some(changes) => changes.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -222,6 +222,7 @@ impl Config {
                 listen: &[],
                 own_identity: None,
                 peer: (customer.ip_address, remote_id),
+                mobike: connection.mobike.unwrap_or(true),
                 selectors: tunnel::selectors(
                     connection.local_ipv4_network_cidr,
                     connection.remote_ipv4_network_cidr,
@@ -270,6 +271,7 @@ impl Config {
                     agent.listen.as_ref().and_then(|l| l.first()).map(|a| Identity::from(*a))
                 }),
                 peer: (None, None),
+                mobike: connection.mobike.unwrap_or(true),
                 selectors: tunnel::selectors(
                     connection.local_ipv4_network_cidr,
                     connection.remote_ipv4_network_cidr,

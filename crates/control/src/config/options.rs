@@ -38,6 +38,9 @@ pub struct Options {
     pub path_mtu_raise: Duration,
     /// Who begins.
     pub startup_action: StartupAction,
+    /// Whether outside addresses may change under the SAs (MOBIKE), if the peer can do it, too. One
+    /// for both tunnels of a connection.
+    pub mobike: bool,
 }
 
 impl Options {
@@ -45,6 +48,7 @@ impl Options {
         source: &Source<'_>,
         role: Role,
         relaxed: bool,
+        mobike: bool,
         t: &Tunnel,
     ) -> Result<Self, ConfigError> {
         let number = |key, value: &Option<S<u64>>, default: u64, range: RangeInclusive<u64>| {
@@ -95,6 +99,7 @@ impl Options {
             path_probe_timeout: (probe > 0).then(|| Duration::from_secs(probe)),
             path_mtu_raise: Duration::from_secs(raise),
             startup_action: t.startup_action.unwrap_or(start),
+            mobike,
         })
     }
 }

@@ -90,6 +90,7 @@ macro_rules! connection {
             pub(super) remote_ipv4_network_cidr: Option<Ipv4Net>,
             pub(super) local_ipv6_network_cidr: Option<Ipv6Net>,
             pub(super) remote_ipv6_network_cidr: Option<Ipv6Net>,
+            pub(super) mobike: Option<bool>,
             #[serde(default)]
             pub(super) tunnel: Vec<Tunnel>,
             $(pub(super) $field: $kind,)*

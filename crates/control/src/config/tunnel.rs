@@ -26,6 +26,8 @@ pub(super) struct Builder<'a> {
     pub(super) own_identity: Option<Identity>,
     /// Address and identity of the peer where the tunnel does not say.
     pub(super) peer: (Option<IpAddr>, Option<Identity>),
+    /// Whether outside addresses may change under the SAs.
+    pub(super) mobike: bool,
     /// Ours and the peer's.
     pub(super) selectors: (SelectorSet, SelectorSet),
 }
@@ -51,7 +53,7 @@ impl Builder<'_> {
     }
 
     fn one(&self, number: u32, t: raw::Tunnel) -> Result<Tunnel, ConfigError> {
-        let options = Options::new(self.source, self.role, self.relaxed, &t)?;
+        let options = Options::new(self.source, self.role, self.relaxed, self.mobike, &t)?;
         let outside = *t.outside_address.get_ref();
         let (vgw_v4, cgw_v4) = self.inside_v4(&t.tunnel_inside_cidr)?;
         let inside_v6 = t.tunnel_inside_ipv6_cidr.map(|cidr| self.inside_v6(&cidr)).transpose()?;
