@@ -50,11 +50,13 @@ impl Gateway {
             if down {
                 continue;
             }
-            if moves {
+            if stands {
                 let (tunnel, local) = (*id, *address);
                 self.endpoint.handle_command(Command::LocalAddressChanged { tunnel, local }, now);
-            } else if stands {
-                self.endpoint.handle_command(Command::Reestablish(*id), now);
+                if !moves {
+                    // The peer may follow all the same; in any case the old SAs' DELETE reaches it.
+                    self.endpoint.handle_command(Command::Reestablish(*id), now);
+                }
             } else if begins {
                 // An attempt from the old address would go on for a while.
                 self.endpoint.handle_command(Command::Delete(*id), now);

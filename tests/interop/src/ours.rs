@@ -30,6 +30,7 @@ pub struct Settings {
     /// Which one.
     pub kind: Kind,
     /// The addresses that it listens on: that of tunnel 1, and for `vgw` that of tunnel 2.
+    /// Empty ones: on all.
     pub listen: Vec<String>,
     /// The networks behind it.
     pub networks: Vec<String>,
@@ -40,7 +41,8 @@ pub struct Settings {
 impl Settings {
     fn text(&self, connections: &[Connection]) -> String {
         let quoted = |items: &[String]| {
-            let items: Vec<String> = items.iter().map(|item| format!("\"{item}\"")).collect();
+            let items = items.iter().filter(|item| !item.is_empty());
+            let items: Vec<String> = items.map(|item| format!("\"{item}\"")).collect();
             items.join(", ")
         };
         let (listen, networks) = (quoted(&self.listen), quoted(&self.networks));

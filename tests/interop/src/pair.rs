@@ -40,7 +40,7 @@ pub struct Plan {
     pub charon_settings: String,
     /// More of our daemon's settings.
     pub our_settings: String,
-    /// The addresses that we listen on.
+    /// The addresses that we listen on; empty ones: on all.
     pub listen: [String; 2],
 }
 

@@ -11,6 +11,7 @@ mod identity;
 mod limits;
 mod liveness;
 mod matrix;
+mod moves;
 mod path;
 mod readme;
 mod rekey;
