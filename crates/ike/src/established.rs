@@ -134,6 +134,8 @@ pub(crate) struct Established {
     pub(crate) next_candidate: Option<Path>,
     /// Checks of the peer's new path that it answered over the old one, in a row.
     pub(crate) astray: u8,
+    /// When an answer that may be old makes us ask again.
+    pub(crate) ask_again_after: Instant,
     /// When the peer first said that it does not know this IKE SA.
     unknown_since: Option<Instant>,
 }
@@ -186,6 +188,7 @@ impl Established {
             candidate_until: ctx.now,
             next_candidate: None,
             astray: 0,
+            ask_again_after: ctx.now,
             unknown_since: None,
         }
     }

@@ -335,7 +335,9 @@ impl IkeSa {
                     Some(Pending::CheckPath(check)) => {
                         mobike::check_answered(up, link, &check, (path, &parts), ctx);
                     }
-                    Some(Pending::Liveness) => mobike::liveness_answered(up, link, &parts, tries),
+                    Some(Pending::Liveness) => {
+                        mobike::liveness_answered(up, link, (&parts, tries), ctx)
+                    }
                     None => {}
                 }
                 up.begin_next(link, ctx);

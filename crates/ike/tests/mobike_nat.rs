@@ -135,6 +135,24 @@ fn an_answer_from_before_the_nat_forgot_is_not_the_last_word() {
     assert_follows(&mut pair, "answered from the cache");
 }
 
+/// Where an answer takes longer than the first retransmission, each request is sent twice. That is
+/// no reason to ask without end.
+#[test]
+fn a_slow_path_is_asked_twice_and_not_again_and_again() {
+    let mut pair = behind_a_nat();
+    pair.delay = Duration::from_millis(400);
+    let before = pair.hosts[A].sent.len();
+    pair.run_secs(100);
+    let sent = pair.hosts[A].sent[before..].iter();
+    let requests =
+        sent.filter(|t| matches!(&t.payload, TransmitPayload::Ike(o) if o[19] & 0x20 == 0));
+    let count = requests.count();
+    assert!((18..=44).contains(&count), "{count} datagrams in 100 seconds");
+    pair.rebind(A);
+    pair.run_secs(ASKED);
+    assert_follows(&mut pair, "slow");
+}
+
 /// The hash is over the SPIs: after a rekey A cannot compare, and says where it is.
 #[test]
 fn a_rekey_behind_a_nat_costs_one_update() {

@@ -135,6 +135,20 @@ impl Net {
         }
     }
 
+    /// `host`, which has no NAT, has another address from now on. Returns it.
+    pub(crate) fn renumber(&mut self, host: usize) -> IpAddr {
+        let own = &mut self.hosts[host].addresses[0];
+        if let IpAddr::V4(old) = *own {
+            *own = IpAddr::V4((u32::from(old) ^ 0x40).into());
+        }
+        *own
+    }
+
+    /// The address that `host` has itself.
+    pub(crate) fn address(&self, host: usize) -> IpAddr {
+        self.hosts[host].addresses[0]
+    }
+
     /// Whether datagrams to `to` reach `host` now, were they sent by a peer that it sent to.
     pub(crate) fn reaches(&self, host: usize, from: IpAddr, to: SocketAddr) -> bool {
         match &self.hosts[host].nat {
@@ -172,6 +186,8 @@ impl Net {
             from = SocketAddr::new(nat.outside, port);
         }
         let esp = cargo.is_some();
+        let stale = !self.hosts[host].addresses.contains(&path.local.ip())
+            && !path.local.ip().is_unspecified();
         let cut = self.cut.is_some_and(|cut| match cut {
             Cut::All => true,
             Cut::Address(number) => {
@@ -181,7 +197,7 @@ impl Net {
             Cut::From(cut) => cut == host,
             Cut::To(cut) => Some(cut) == self.owner(path.remote),
         });
-        if cut || octets.len() + OUTER > self.mtu || self.draw.chance(self.quality.loss) {
+        if stale || cut || octets.len() + OUTER > self.mtu || self.draw.chance(self.quality.loss) {
             return self.lose(esp);
         }
         let twice = self.draw.chance(self.quality.duplicates);

@@ -7,7 +7,7 @@ use control::config::Config;
 
 use crate::plan::{Change, Op, Step};
 use crate::violation::Kind;
-use crate::world::World;
+use crate::world::{World, place};
 
 impl World {
     /// Does one step, and lets its time pass.
@@ -43,6 +43,9 @@ impl World {
                     // Until the customer gateway says something, nobody knows where it is.
                     self.model.disturb(agent, 0);
                     self.net.rebind(agent, address);
+                } else if self.settings.may_move(agent) {
+                    self.model.disturb(agent, 0);
+                    self.renumber(agent);
                 }
             }
             Op::PathMtu(mtu) => self.net.mtu = mtu,
@@ -67,6 +70,18 @@ impl World {
             Op::Knock { host, knock, count } => self.knock(host, knock, count),
         }
         Ok(())
+    }
+
+    /// A customer gateway has another outside address, and the old one no more.
+    fn renumber(&mut self, agent: usize) {
+        let address = self.net.renumber(agent);
+        self.say(agent, || format!("is at {address} now"));
+        let node = &mut self.nodes[agent];
+        place(&mut node.config, address);
+        let clock = node.clock(self.now);
+        let moved = node.gateway.outside_paths().map(|(id, ..)| (id, address)).collect();
+        node.gateway.handle_outside_addresses(&moved, clock);
+        self.settle(agent);
     }
 
     fn verb(&mut self, host: usize, agent: usize, tunnel: u8, verb: TunnelVerb) {

@@ -52,7 +52,8 @@ pub enum Op {
     Withdraw { agent: usize, time: Duration },
     /// A site stops, or is killed, and comes back without its state.
     Restart { host: usize, time: Duration, graceful: bool },
-    /// A NAT forgets its mappings, or gets another address.
+    /// A NAT forgets its mappings, or gets another address; a customer gateway without one gets
+    /// another address itself.
     Rebind { agent: usize, address: bool },
     /// The outer path takes datagrams of this size.
     PathMtu(usize),

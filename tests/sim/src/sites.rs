@@ -30,6 +30,8 @@ pub struct Settings {
     pub probe: u64,
     /// Whether a link says what it takes when a datagram is too large for it.
     pub icmp: bool,
+    /// Whether the VGW and the customer gateways do MOBIKE.
+    pub mobike: [bool; 2],
 }
 
 const CIPHERS: [&str; 4] = ["AES128-GCM-16", "AES256-GCM-16", "CHACHA20-POLY1305", "AES128"];
@@ -57,6 +59,7 @@ impl Settings {
             lossless: draw.chance(600),
             probe: paths.pick(&[10, 30, 60, 120]),
             icmp: paths.coin(),
+            mobike: [paths.chance(850), paths.chance(850)],
         }
     }
 
@@ -71,7 +74,12 @@ impl Settings {
         Ipv4Addr::new(a, b, c, if of_vgw { 1 } else { 2 })
     }
 
-    /// The address that a customer gateway has on its own network.
+    /// Whether a customer gateway may get another address of its own: nobody has it written down.
+    pub(crate) fn may_move(&self, agent: usize) -> bool {
+        !self.nat[agent - 1] && !self.both_begin
+    }
+
+    /// The address that a customer gateway has on its own network in the beginning.
     pub(crate) fn agent_address(&self, agent: usize) -> IpAddr {
         if self.nat[agent - 1] {
             [192, 168, 200, 1 + agent as u8].into()
@@ -125,7 +133,7 @@ impl Settings {
             "[vpn_gateway]\nid = \"vgw\"\nvpc_cidrs = [\"10.0.0.0/16\"]\nrelaxed_limits = true\n",
         );
         for agent in 1..=self.agents {
-            let fixed = !self.nat[agent - 1];
+            let fixed = !self.nat[agent - 1] && self.both_begin;
             let address = if fixed {
                 format!("ip_address = \"{}\"\n", self.agent_address(agent))
             } else {
@@ -138,8 +146,9 @@ impl Settings {
             let _ = write!(
                 out,
                 "[[vpn_connection]]\nid = \"vpn-{agent}\"\ncustomer_gateway = \"cgw-{agent}\"\n\
-                 static_routes = [\"192.168.{agent}.0/24\"]\n{}",
-                self.tunnels(agent, fixed && self.both_begin)
+                 static_routes = [\"192.168.{agent}.0/24\"]\nmobike = {}\n{}",
+                self.mobike[0],
+                self.tunnels(agent, fixed)
             );
         }
         out
@@ -149,8 +158,9 @@ impl Settings {
         format!(
             "[customer_gateway]\nid = \"cgw-{agent}\"\nidentity = \"branch-{agent}.example\"\n\
              listen = [\"{}\"]\nonprem_cidrs = [\"192.168.{agent}.0/24\"]\nrelaxed_limits = true\n\
-             [[vpn_connection]]\nid = \"vpn-{agent}\"\nvpc_cidrs = [\"10.0.0.0/16\"]\n{}",
+             [[vpn_connection]]\nid = \"vpn-{agent}\"\nvpc_cidrs = [\"10.0.0.0/16\"]\nmobike = {}\n{}",
             self.agent_address(agent),
+            self.mobike[1],
             self.tunnels(agent, true)
         )
     }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use control::config::Config;
 use ike::{Transmit, TransmitPayload};
 use packet::{DatagramBatch, InnerBatch};
 use sa::Path;
@@ -48,6 +49,12 @@ pub(crate) struct World {
     incarnations: u64,
     same_instant: u32,
     pub(crate) most: (usize, usize),
+}
+
+/// The outside address that a customer gateway has now.
+pub(crate) fn place(config: &mut Config, address: IpAddr) {
+    let tunnels = config.connections.iter_mut().flat_map(|connection| &mut connection.tunnels);
+    tunnels.for_each(|tunnel| tunnel.local = Some(address));
 }
 
 impl World {
@@ -96,7 +103,11 @@ impl World {
     pub(crate) fn fresh(&mut self, host: usize) -> Result<Node, String> {
         self.incarnations += 1;
         let draw = Draw::new(self.seed, 100 + self.incarnations);
-        Ok(Node::new(self.settings.config(host)?, draw, self.fault, self.now))
+        let mut config = self.settings.config(host)?;
+        if host > 0 {
+            place(&mut config, self.net.address(host));
+        }
+        Ok(Node::new(config, draw, self.fault, self.now))
     }
 
     /// A line of the trace.

@@ -29,6 +29,9 @@ const COOKIE2: usize = 16;
 /// Time between two checks of paths that were only observed.
 const CHECKS_APART: Duration = Duration::from_secs(1);
 
+/// Time between two liveness requests that are sent because the answer to the one before may be old.
+const ASKED_APART: Duration = Duration::from_secs(10);
+
 /// Checks of a new path in a row that are answered over the old one, until IKE returns there.
 const ASTRAY: u8 = 4;
 
@@ -98,7 +101,12 @@ pub(crate) fn where_are_we(up: &Established, link: &Link) -> Vec<Payload> {
 
 /// A liveness request, which we sent so many times, was answered: if the peer sees us elsewhere
 /// than before, a NAT gave us another address or port.
-pub(crate) fn liveness_answered(up: &mut Established, link: &Link, parts: &Parts, tries: u32) {
+pub(crate) fn liveness_answered(
+    up: &mut Established,
+    link: &Link,
+    (parts, tries): (&Parts, u32),
+    ctx: &Context,
+) {
     if !up.mobike || !up.contact.ours {
         return;
     }
@@ -108,13 +116,14 @@ pub(crate) fn liveness_answered(up: &mut Established, link: &Link, parts: &Parts
         // After a rekey, which changes the hashes: behind a NAT that costs one update.
         None => seen_at == nat::hash(link.spis, link.path.local),
     };
-    if same { ask_again(up, link, tries) } else { up.want(Job::UpdateAddresses) }
+    if same { ask_again(up, link, tries, ctx) } else { up.want(Job::UpdateAddresses) }
 }
 
 /// The answer to a request that was sent again may be the one to its first copy, from before the
-/// NAT forgot.
-fn ask_again(up: &mut Established, link: &Link, tries: u32) {
-    if link.nat.local && tries > 1 {
+/// NAT forgot. Where every answer takes longer than that, this is not done each time.
+fn ask_again(up: &mut Established, link: &Link, tries: u32, ctx: &Context) {
+    if link.nat.local && tries > 1 && up.ask_again_after <= ctx.now {
+        up.ask_again_after = ctx.now + ASKED_APART;
         up.want(Job::Liveness);
     }
 }
@@ -139,7 +148,7 @@ pub(crate) fn update_answered(
     if let Some(nat) = nat::detect(link.spis, link.path, &parts.notifies) {
         link.nat = nat;
         link.seen_at = nat::seen_at(&parts.notifies).map(<[u8]>::to_vec);
-        ask_again(up, link, tries);
+        ask_again(up, link, tries, ctx);
     }
 }
 
