@@ -1,15 +1,11 @@
 //! NAT on either side, both starting ports, IPv6 outside, and IKE fragments.
 
 use anyhow::{Context, Result, ensure};
-use interop::ours::Tunnel;
 use interop::pair::{Begins, NAME, Pair, Plan};
-use interop::traffic::{plan as pings, tcp_both_ways};
-use interop::wait::{self, LIMIT};
-use interop::world::{OURS, OURS_INSIDE, OURS_V6, ROUTER, SWAN, SWAN_INSIDE, SWAN_V6, World};
+use interop::traffic::tcp_both_ways;
+use interop::world::{OURS, OURS_INSIDE, OURS_V6, ROUTER, SWAN_INSIDE, SWAN_V6, World};
 use lab::capture::{Capture, Seen};
 use lab::daemon::Kind;
-use lab::topology::{address, end};
-use lab::traffic::ping;
 use std::time::Duration;
 
 /// What a capture between the two saw, after traffic: nothing but UDP 4500, no octet in clear.
