@@ -1,6 +1,7 @@
 //! An authenticated IKE SA: its Child SAs, what is in flight, what is to be done next.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -127,6 +128,8 @@ pub(crate) struct Established {
     pub(crate) hint_after: Instant,
     /// Whether both sides do MOBIKE.
     pub(crate) mobike: bool,
+    /// Where the peer says that it can be reached, too.
+    pub(crate) additional_addresses: Vec<IpAddr>,
     /// A path of the peer's that has to prove itself, and until when no other takes its place.
     pub(crate) candidate: Option<Path>,
     pub(crate) candidate_until: Instant,
@@ -184,6 +187,7 @@ impl Established {
             rekey_at,
             hint_after: ctx.now,
             mobike: false,
+            additional_addresses: Vec::new(),
             candidate: None,
             candidate_until: ctx.now,
             next_candidate: None,
@@ -206,6 +210,7 @@ impl Established {
             fragmentation: link.fragment.is_some(),
             mobike: self.mobike,
             began: self.contact.ours,
+            additional_addresses: self.additional_addresses.clone(),
             established: self.established,
             rekey_at: self.rekey_at,
         }

@@ -244,6 +244,9 @@ pub struct IkeInfo {
     /// Whether we began the first IKE SA of the tunnel: with MOBIKE, we are the side that says
     /// where it is.
     pub began: bool,
+    /// Addresses at which the peer says that it can be reached, too (RFC 4555 3.6): at most eight, and
+    /// used for nothing but to be looked at.
+    pub additional_addresses: Vec<IpAddr>,
     /// When it was authenticated, or rekeyed.
     pub established: Instant,
     /// When we are going to rekey it.

@@ -348,6 +348,43 @@ fn a_cookie2_comes_back_as_it_was_and_nat_detection_is_answered() {
     assert_eq!(rogue.ask(&mut pair, INFO, &[cookie]), Some(vec![]));
 }
 
+/// RFC 4555 3.6: each time all that it has now; as many as are kept, and none that cannot be.
+#[test]
+fn additional_addresses_are_kept_within_bounds() {
+    let (v4, v6) = (N::ADDITIONAL_IP4_ADDRESS, N::ADDITIONAL_IP6_ADDRESS);
+    let mut pair = beside_a_tunnel();
+    let mut rogue = mobile(&mut pair);
+    let known = |pair: &Pair| {
+        let info = pair.hosts[B].endpoint.ike_info(common::rogue::ROGUE).unwrap();
+        let texts = info.additional_addresses.iter().map(ToString::to_string);
+        texts.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(known(&pair), "");
+    let mut say = |pair: &mut Pair, said: &[(N, Vec<u8>)]| {
+        let said: Vec<_> = said.iter().map(|(k, d)| Payload::notify(*k, d.clone())).collect();
+        assert_eq!(rogue.ask(pair, INFO, &said), Some(vec![]));
+    };
+    let sixteen = [&[0x20, 1, 0xd, 0xb8][..], &[0; 11], &[7]].concat();
+    say(&mut pair, &[(v4, vec![192, 0, 2, 7]), (v6, sixteen)]);
+    assert_eq!(known(&pair), "192.0.2.7 2001:db8::7");
+    say(&mut pair, &[]);
+    assert_eq!(known(&pair), "192.0.2.7 2001:db8::7", "it said nothing of them");
+    // Of the wrong length, or nobody's.
+    let wrong =
+        [vec![], vec![192, 0, 2], vec![0; 4], vec![255; 4], vec![224, 0, 0, 1], vec![1; 16]];
+    let wrong: Vec<_> = wrong.into_iter().map(|data| (v4, data)).collect();
+    say(&mut pair, &wrong);
+    assert_eq!(known(&pair), "");
+    let many: Vec<_> = (1..=30).map(|last| (v4, vec![192, 0, 2, last])).collect();
+    say(&mut pair, &many);
+    assert_eq!(known(&pair).split(' ').count(), 8);
+    say(&mut pair, &[(N::NO_ADDITIONAL_ADDRESSES, vec![])]);
+    assert_eq!(known(&pair), "");
+    let info = pair.hosts[B].endpoint.ike_info(common::rogue::ROGUE).unwrap();
+    assert_eq!(info.path.remote, rogue.path.remote, "nothing moved");
+    assert_untouched(&mut pair);
+}
+
 /// RFC 4555 3.7: whoever answers the check with another COOKIE2 is not to be trusted any more.
 #[test]
 fn a_wrong_cookie2_closes_the_ike_sa() {

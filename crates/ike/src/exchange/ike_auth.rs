@@ -155,6 +155,7 @@ impl AuthSent {
             ctx,
         );
         up.mobike = mobike;
+        mobike::note_addresses(&mut up, &parts.notifies);
         up.announce(link, ctx);
         match child {
             Ok(child) => up.children.push(child),
@@ -343,6 +344,7 @@ impl AuthWait {
         let remote_id = parts.idi.unwrap_or(Identity::KeyId(Vec::new()));
         let mut up = Established::new(peer, self.protection, remote_id, contact, ctx);
         up.mobike = mobike;
+        mobike::note_addresses(&mut up, &parts.notifies);
         up.announce(link, ctx);
         match child {
             Ok((child, payloads)) => {

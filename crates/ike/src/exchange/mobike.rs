@@ -20,7 +20,7 @@ use crate::established::{Established, Job, Pending, Standing};
 use crate::event::{DownReason, Event};
 use crate::exchange::parts::Parts;
 use crate::link::Link;
-use crate::message::{ExchangeType, NotifyType, Payload};
+use crate::message::{ExchangeType, Notify, NotifyType, Payload};
 use crate::nat;
 
 /// Octets of a COOKIE2: 8 to 64 (RFC 4555 4.2.5).
@@ -34,6 +34,9 @@ const ASKED_APART: Duration = Duration::from_secs(10);
 
 /// Checks of a new path in a row that are answered over the old one, until IKE returns there.
 const ASTRAY: u8 = 4;
+
+/// Additional addresses of a peer that are kept.
+const ADDRESSES: usize = 8;
 
 /// Our return routability check of one path.
 #[derive(Debug)]
@@ -60,12 +63,33 @@ pub(crate) fn nat_prohibited(parts: &Parts, path: Path) -> bool {
     seen != notify.data
 }
 
+/// Takes what the peer says of its additional addresses (section 3.6): all that it has now, or nothing
+/// about them.
+pub(crate) fn note_addresses(up: &mut Established, notifies: &[Notify]) {
+    let (v4, v6) = (NotifyType::ADDITIONAL_IP4_ADDRESS, NotifyType::ADDITIONAL_IP6_ADDRESS);
+    let kinds = [v4, v6, NotifyType::NO_ADDITIONAL_ADDRESSES];
+    if !up.mobike || !notifies.iter().any(|n| kinds.contains(&n.kind)) {
+        return;
+    }
+    let address = |n: &Notify| match n.kind {
+        kind if kind == v4 => <[u8; 4]>::try_from(n.data.as_slice()).ok().map(IpAddr::from),
+        kind if kind == v6 => <[u8; 16]>::try_from(n.data.as_slice()).ok().map(IpAddr::from),
+        _ => None,
+    };
+    let known = notifies.iter().filter_map(address).filter(|ip| is_somewhere(*ip));
+    up.additional_addresses = known.take(ADDRESSES).collect();
+}
+
+/// Whether an address can be that of a host.
+fn is_somewhere(address: IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(a) if a.is_broadcast());
+    !(address.is_unspecified() || address.is_multicast() || broadcast)
+}
+
 /// Whether a peer can be at the other end of `path`, as far as the address itself tells.
 fn is_acceptable(path: Path) -> bool {
     let remote = path.remote.ip();
-    let broadcast = matches!(remote, IpAddr::V4(a) if a.is_broadcast());
-    let nowhere = remote.is_unspecified() || remote.is_multicast() || broadcast;
-    !nowhere && remote != path.local.ip() && path.remote.port() != 0
+    is_somewhere(remote) && remote != path.local.ip() && path.remote.port() != 0
 }
 
 /// Our own address changed, as the owner says. ESP leaves from there at once.
@@ -163,6 +187,7 @@ pub(crate) fn process_request(
     if !up.mobike {
         return Vec::new();
     }
+    note_addresses(up, &parts.notifies);
     let mut answer = Vec::new();
     if parts.has(NotifyType::UPDATE_SA_ADDRESSES) && !up.contact.ours {
         if !is_acceptable(path) {

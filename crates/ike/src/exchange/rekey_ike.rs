@@ -178,6 +178,7 @@ fn successor(
     let (peer, contact) = (Arc::clone(&up.peer), up.contact.clone());
     let mut state = Established::new(peer, protection, up.remote_id.clone(), contact, ctx);
     state.mobike = up.mobike;
+    state.additional_addresses.clone_from(&up.additional_addresses);
     Some(IkeSa { link: new, phase: Phase::Up(Box::new(state)) })
 }
 
