@@ -242,7 +242,13 @@ impl IkeSa {
         ctx.counters.hints += 1;
         match &mut self.phase {
             Phase::InitSent(s) => s.hint = Some(Hint::Notify(kind)),
-            Phase::AuthSent(s) => s.hint = Some(Hint::Notify(kind)),
+            Phase::AuthSent(s) => {
+                s.hint = Some(Hint::Notify(kind));
+                if kind == NotifyType::INVALID_IKE_SPI {
+                    // It restarted after IKE_SA_INIT, or that was answered by somebody else.
+                    self.link.window.hurry(ctx.now);
+                }
+            }
             Phase::Up(up) if up.standing == Standing::Closing => {
                 // The peer does not know what we are deleting anyway.
                 up.tear_down(DownReason::Requested, false, ctx);

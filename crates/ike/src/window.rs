@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::config::Retransmit;
 
+/// First intervals that are left to a request about which we were warned.
+const HURRIED: u32 = 6;
+
 /// What a request's message id means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Incoming {
@@ -32,6 +35,8 @@ struct InFlight {
     until: Instant,
     /// The first interval.
     shortest: Duration,
+    /// It is given up at `until`, however seldom it was sent.
+    hurried: bool,
 }
 
 /// What is due for the request in flight.
@@ -74,6 +79,7 @@ impl Window {
             next: now + shortest,
             until: now + retransmit.patience(),
             shortest,
+            hurried: false,
         });
         self.next_request = self.next_request.saturating_add(1);
     }
@@ -121,6 +127,17 @@ impl Window {
         }
     }
 
+    /// Somebody says, unprotected, that the peer cannot answer. A few more transmissions give the
+    /// peer the chance to contradict; then the request is given up.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        if let Some(flight) = &mut self.in_flight {
+            flight.hurried = true;
+            flight.round = 1;
+            flight.next = flight.next.min(now + flight.shortest);
+            flight.until = flight.until.min(now + flight.shortest * HURRIED);
+        }
+    }
+
     /// Where a request with this id stands.
     pub(crate) fn incoming(&self, id: u32) -> Incoming {
         if id == self.next_expected {
@@ -151,7 +168,8 @@ impl Window {
     /// Retransmits or gives up if the time has come.
     pub(crate) fn due(&mut self, retransmit: &Retransmit, now: Instant) -> Option<Due<'_>> {
         let flight = self.in_flight.as_mut().filter(|f| f.next <= now)?;
-        let spent = flight.sent >= retransmit.tries && flight.until <= now;
+        let enough = flight.hurried || flight.sent >= retransmit.tries;
+        let spent = enough && flight.until <= now;
         if spent || flight.round >= retransmit.tries {
             return Some(Due::GiveUp(flight.sent, now.saturating_duration_since(flight.first)));
         }
@@ -226,6 +244,31 @@ mod tests {
             now = window.deadline().unwrap();
         }
         assert_eq!(now.duration_since(begun).as_secs(), 7 + 31);
+    }
+
+    #[test]
+    fn a_warning_shortens_the_patience_and_may_be_contradicted() {
+        let start = Instant::now();
+        let plan = Retransmit::default();
+        let mut window = Window::default();
+        window.sent(vec![vec![1]], &plan, start);
+        let mut at = Vec::new();
+        loop {
+            let now = window.deadline().unwrap();
+            at.push(now.duration_since(start).as_millis());
+            match window.due(&plan, now).unwrap() {
+                Due::Again(_) => window.hurry(now),
+                Due::GiveUp(tries, _) => {
+                    assert_eq!(tries, 7);
+                    break;
+                }
+            }
+        }
+        assert_eq!(at, [500, 1000, 1500, 2000, 2500, 3000, 3500]);
+        window.answered();
+        assert!(!window.is_waiting());
+        window.hurry(start);
+        assert_eq!(window.deadline(), None, "there is nothing to hurry");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use ike::message::{ExchangeType, emit_chain, parse_chain};
+use ike::message::{ExchangeType, Payload, emit_chain, parse_chain};
 
 use crate::input::Input;
 use crate::peer::{Peer, pass_time};
@@ -30,7 +30,11 @@ pub(crate) fn run(input: &[u8]) {
         }
         let (flags, first) = (input.octet(), input.octet());
         let plain = input.part();
-        if let Ok(payloads) = parse_chain(first, plain) {
+        // Selectors of types that nobody knows are left out, and none at all cannot be sent.
+        let none = |p: &Payload| matches!(p, Payload::TsI(s) | Payload::TsR(s) if s.is_empty());
+        if let Ok(payloads) = parse_chain(first, plain)
+            && !payloads.iter().any(none)
+        {
             let mut chain = Vec::new();
             let first = emit_chain(&payloads, &mut chain);
             assert_eq!(parse_chain(first, &chain).as_ref(), Ok(&payloads));

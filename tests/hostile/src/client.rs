@@ -17,6 +17,8 @@ use sa::{Secret, SelectorSet, Spi};
 
 /// Type of the SK payload.
 const SK: u8 = 46;
+/// Type of the SKF payload.
+const SKF: u8 = 53;
 
 /// See the module.
 pub struct Client {
@@ -179,6 +181,28 @@ impl Client {
         out.extend([first, 0]);
         out.extend(u16::try_from(4 + body).unwrap().to_be_bytes());
         session.seal.seal(&mut out, chain, &mut OsRng);
+        out
+    }
+
+    /// One fragment of a protected message (RFC 7383 2.5).
+    pub fn seal_fragment(
+        &mut self,
+        exchange: ExchangeType,
+        id: u32,
+        (number, total): (u16, u16),
+        first: u8,
+        piece: &[u8],
+    ) -> Vec<u8> {
+        let spis = self.spis;
+        let session = self.session.as_mut().expect("IKE_SA_INIT comes first");
+        let body = 4 + piece.len() + session.seal.overhead(piece.len());
+        let mut out = Vec::new();
+        header(spis, exchange, id, SKF).emit(HEADER_LEN + 4 + body, &mut out);
+        out.extend([if number == 1 { first } else { 0 }, 0]);
+        out.extend(u16::try_from(4 + body).unwrap().to_be_bytes());
+        out.extend(number.to_be_bytes());
+        out.extend(total.to_be_bytes());
+        session.seal.seal(&mut out, piece, &mut OsRng);
         out
     }
 

@@ -16,6 +16,8 @@ use ike::message::{
     ExchangeType, Notify, NotifyType, Payload, ProtocolId, Transform, TransformType, emit_chain,
 };
 use ike::suite::{IkeProposals, KeGroup};
+use lab::process::Program;
+use lab::settings;
 use rand_core::{OsRng, RngCore};
 use sa::SelectorSet;
 
@@ -23,6 +25,9 @@ use sa::SelectorSet;
 const IDI: u8 = 35;
 const TSI: u8 = 44;
 const SKF: u8 = 53;
+
+/// Fragments that a message has at most.
+const FRAGMENTS: u16 = 64;
 
 /// KiB that a daemon may grow by under everything here.
 const MAY_GROW: u64 = 24 * 1024;
@@ -218,11 +223,21 @@ fn what_is_sent_during_authentication_is_counted_and_harms_nobody() {
             let (mut client, own, peer) = begin(net);
             let mut payloads = client.auth_payloads(&own, &peer);
             edit(&mut payloads);
+            let mut chain = Vec::new();
+            let first = emit_chain(&payloads, &mut chain);
+            let request = client.seal(ExchangeType::IKE_AUTH, 1, first, &chain);
             net.counted(counter, 1, |_| {
-                let answer = client.request(ExchangeType::IKE_AUTH, &payloads).unwrap();
+                client.send(&request);
+                let answer = client.receive().and_then(|answer| client.open(&answer)).unwrap();
                 let refused = |p: &Payload| matches!(p, Payload::Notify(n) if n.kind.is_error());
                 assert!(answer.iter().any(refused), "{answer:?}");
             });
+            // Sent again, it meets no state from before, and nothing is left to be used.
+            for _ in 0..3 {
+                client.send(&request);
+            }
+            client.next_id = 2;
+            assert_eq!(client.request(ExchangeType::CREATE_CHILD_SA, &[]), None, "{counter}");
         }
         assert!(net.logged(Side::Vgw, "pre-shared key: the peer's AUTH as "));
         assert!(net.logged(Side::Vgw, "identity: the peer is nobody.example"));
@@ -239,6 +254,17 @@ fn what_is_sent_during_authentication_is_counted_and_harms_nobody() {
                 let _ = client.request_chain(ExchangeType::IKE_AUTH, first, &chain);
             });
         }
+
+        // The key of the connection is lost on our side: a reload says so and changes nothing.
+        let files = settings::vgw(&net.scenario, &net.layout);
+        let key = files.iter().find(|file| file.path.ends_with("psk-2-1")).unwrap();
+        let host = net.vgw.host().clone();
+        host.command(Program::new("rm").args([&*key.path])).unwrap();
+        let refused = host.output(net.vgw.line(&["reload"])).unwrap();
+        assert!(!refused.success() && refused.stderr.contains("psk-2-1"), "{}", refused.stderr);
+        let (mut unknown, own, peer) = begin(net);
+        assert!(unknown.auth(&own, &peer), "the key that was read before is still there");
+        host.write(&*key.path, &key.text, 0o600).unwrap();
 
         // Fragments that never become whole, in every number, and forged ones.
         let (mut client, ..) = begin(net);
@@ -357,6 +383,33 @@ fn a_peer_that_misbehaves_after_authentication_harms_its_own_tunnel_only() {
             let far = client.seal(ExchangeType::INFORMATIONAL, 5000, 0, &[]);
             client.send(&far);
         });
+
+        // Payloads that nobody knows, in as many fragments as a message may have, in one more, in
+        // all but one, and backwards; the peer is answered afterwards.
+        let mut client = connect(net);
+        let unknown: Vec<u8> = (0..FRAGMENTS).flat_map(|_| [200, 0, 0, 8, 1, 2, 3, 4]).collect();
+        for (total, skipped, order) in
+            [(FRAGMENTS, 0, 1), (FRAGMENTS + 1, 0, 1), (FRAGMENTS, 1, 1), (FRAGMENTS, 0, -1)]
+        {
+            let id = client.next_id;
+            let mut datagrams: Vec<Vec<u8>> = (1..=total - skipped)
+                .map(|number| {
+                    let at = usize::from(number - 1) * 8;
+                    let last = [0, 0, 0, 8, 1, 2, 3, 4];
+                    let piece = if number < total { &unknown[at..at + 8] } else { &last };
+                    let exchange = ExchangeType::INFORMATIONAL;
+                    client.seal_fragment(exchange, id, (number, total), 200, piece)
+                })
+                .collect();
+            if order < 0 {
+                datagrams.reverse();
+            }
+            datagrams.iter().for_each(|datagram| client.send(datagram));
+            let answer = client.receive();
+            assert_eq!(answer.is_some(), total == FRAGMENTS && skipped == 0, "{total} {skipped}");
+            client.next_id += u32::from(answer.is_some());
+            assert_eq!(client.request(ExchangeType::INFORMATIONAL, &[]), Some(Vec::new()));
+        }
 
         // Its own tunnel is there again when it wants it.
         let mut client = connect(net);
