@@ -167,10 +167,11 @@ fn an_agent_survives_what_answers_it_and_connects_to_the_true_vgw() {
             }
             begun += 1;
             match begun % 4 {
-                _ if begun > 12 => believed(&message, &header, &send),
+                _ if begun > 12 => believed(&message, &header, send),
                 0 => {
                     cookies += 1;
-                    let cookie = Payload::notify(NotifyType::COOKIE, cookies.to_be_bytes().to_vec());
+                    let cookie =
+                        Payload::notify(NotifyType::COOKIE, cookies.to_be_bytes().to_vec());
                     send(&answer(&header, 0, &[cookie]));
                 }
                 _ => {

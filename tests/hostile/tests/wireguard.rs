@@ -56,8 +56,7 @@ fn what_strangers_and_peers_send_is_counted_and_harms_nobody() {
         std::path::PathBuf::from,
     );
     let files = settings::agent(&net.scenario, &net.layout, 2);
-    let mut depot =
-        Daemon::new(&net.world.sites[2].gateway, Kind::Agent, &folder, &files).unwrap();
+    let mut depot = Daemon::new(&net.world.sites[2].gateway, Kind::Agent, &folder, &files).unwrap();
     depot.start().unwrap();
     let app = net.world.vpc.hosts[0].addresses[0];
     let shelf = net.world.sites[2].hosts[0].host.clone();
