@@ -113,7 +113,11 @@ macro_rules! kernel {
             for (tags, packets) in
                 tags.0.chunks_exact_mut(REGISTERS * $blocks).zip(packets.chunks(REGISTERS * $blocks))
             {
-                hide::<LAST>(key, packets, tags);
+                if packets.len() <= $blocks {
+                    hide::<LAST, 1>(key, packets, tags);
+                } else {
+                    hide::<LAST, REGISTERS>(key, packets, tags);
+                }
             }
             for (tag, packet) in tags.0.iter_mut().zip(packets) {
                 // SAFETY: the caller's promise.
@@ -121,14 +125,14 @@ macro_rules! kernel {
             }
         }
 
-        /// What hides the hash of each packet: the encrypted counter block 1.
+        /// What hides the hash of each packet: the encrypted counter block 1, in `N` registers.
         #[inline]
         #[target_feature(enable = $features)]
-        fn hide<const LAST: usize>(key: &GcmKey, packets: &[Packet], tags: &mut [u128]) {
+        fn hide<const LAST: usize, const N: usize>(key: &GcmKey, packets: &[Packet], tags: &mut [u128]) {
             for (tag, packet) in tags.iter_mut().zip(packets) {
                 *tag = nonce(packet) | 1 << 120;
             }
-            let mut blocks = [$zero(); REGISTERS];
+            let mut blocks = [$zero(); N];
             for (block, tags) in blocks.iter_mut().zip(tags.as_chunks::<$blocks>().0) {
                 *block = $xor(read(tags), key_of(key, 0));
             }
@@ -253,6 +257,8 @@ macro_rules! kernel {
         ///
         /// # Safety
         /// The text and cipher pointers are good for the length.
+        // One copy for all callers.
+        #[inline(never)]
         #[target_feature(enable = $features)]
         pub(crate) unsafe fn hash_and_crypt<const LAST: usize, const SEAL: bool>(
             key: &GcmKey,

@@ -4,6 +4,8 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 mod key;
 
+use std::mem::MaybeUninit;
+
 use crate::job::{Aad, OpenJob, SealJob, TAG};
 use crate::text::Text;
 pub(crate) use key::GcmKey;
@@ -19,16 +21,6 @@ pub(crate) struct Packet {
     text: Text,
     /// The ciphertext, which the tag covers.
     cipher: *const u8,
-}
-
-impl Packet {
-    /// Holds a place.
-    const NONE: Self = Self {
-        nonce: [0; 12],
-        aad: Aad { bytes: [0; 12], len: 0 },
-        text: Text::EMPTY,
-        cipher: std::ptr::null(),
-    };
 }
 
 /// Tags of the packets of a tile.
@@ -78,16 +70,17 @@ pub(crate) unsafe fn seal(
     jobs: &[SealJob],
     indexes: &[u8],
 ) {
-    let mut places = [Packet::NONE; PACKETS];
+    let mut places = [const { MaybeUninit::uninit() }; PACKETS];
     let mut tags = Tags([0; PACKETS]);
     for indexes in indexes.chunks(PACKETS) {
         for (place, &index) in places.iter_mut().zip(indexes) {
             let job = &jobs[usize::from(index)];
             // SAFETY: the caller's promise.
             let text = unsafe { Text::sealing(job, src, dst) };
-            *place = Packet { nonce: job.nonce, aad: job.aad, text, cipher: text.output(0) };
+            place.write(Packet { nonce: job.nonce, aad: job.aad, text, cipher: text.output(0) });
         }
-        let packets = &places[..indexes.len()];
+        // SAFETY: as many places as indexes were just written.
+        let packets = unsafe { places[..indexes.len()].assume_init_ref() };
         // SAFETY: the caller's promise about the processor and the jobs: each text lies in the
         // buffers with room for a tag behind it.
         unsafe {
@@ -112,16 +105,17 @@ pub(crate) unsafe fn open(
     jobs: &mut [OpenJob],
     indexes: &[u8],
 ) {
-    let mut places = [Packet::NONE; PACKETS];
+    let mut places = [const { MaybeUninit::uninit() }; PACKETS];
     let mut tags = Tags([0; PACKETS]);
     for indexes in indexes.chunks(PACKETS) {
         for (place, &index) in places.iter_mut().zip(indexes) {
             let job = &jobs[usize::from(index)];
             let text = Text::opening(job, src, dst);
             let cipher = src.wrapping_add(job.src.start);
-            *place = Packet { nonce: job.nonce, aad: job.aad, text, cipher };
+            place.write(Packet { nonce: job.nonce, aad: job.aad, text, cipher });
         }
-        let packets = &places[..indexes.len()];
+        // SAFETY: as many places as indexes were just written.
+        let packets = unsafe { places[..indexes.len()].assume_init_ref() };
         // SAFETY: the caller's promise about the processor and the jobs: each ciphertext has its tag
         // behind it in `src`, each plaintext its room in `dst`.
         unsafe {
