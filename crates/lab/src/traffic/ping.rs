@@ -3,14 +3,18 @@
 use crate::error::{LabError, Result};
 use crate::netns::Host;
 use crate::traffic::pattern::MARKER;
-use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimestampns};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
+use nix::sys::time::TimeSpec;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, IoSliceMut, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, atomic::AtomicBool};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Octets of the socket's receive buffer.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -141,12 +145,19 @@ pub fn run(host: &Host, plan: Plan) -> Result<Answers> {
 /// Each pinger of this process has an identifier of its own, so that it ignores the others' answers.
 static NEXT_IDENTIFIER: AtomicU16 = AtomicU16::new(1);
 
+struct Request {
+    at: Instant,
+    clock: SystemTime,
+    answered: bool,
+}
+
 struct Pinger {
     plan: Plan,
     socket: Socket,
     identifier: u16,
-    /// When each request was sent, and whether it was answered.
-    requests: Vec<(Instant, bool)>,
+    /// When each request was sent, also by the clock of the kernel's timestamps, and whether it was
+    /// answered.
+    requests: Vec<Request>,
     answers: Answers,
 }
 
@@ -164,6 +175,9 @@ impl Pinger {
         // Answers that queue up while this thread waits for a processor are not lost ones. Without
         // the right to it the usual size has to do.
         let _ = setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER);
+        setsockopt(&socket, ReceiveTimestampns, &true)
+            .map_err(io::Error::from)
+            .map_err(LabError::io("timestamps of a raw socket"))?;
         socket.connect(&SockAddr::from(SocketAddr::new(plan.target, 0))).map_err(what())?;
         let identifier = NEXT_IDENTIFIER.fetch_add(1, Relaxed);
         Ok(Pinger { plan, socket, identifier, requests: Vec::new(), answers: Answers::default() })
@@ -178,13 +192,13 @@ impl Pinger {
                 || self.plan.count.is_some_and(|count| self.answers.sent >= count);
             if done {
                 let ends = *patience_ends.get_or_insert(now + self.plan.patience);
-                let all = self.requests.iter().all(|(_, answered)| *answered);
+                let all = self.requests.iter().all(|request| request.answered);
                 if now >= ends || all {
                     break;
                 }
                 self.receive_until(ends.min(now + Duration::from_millis(20)))?;
             } else if now >= next {
-                self.send(now);
+                self.send();
                 // A late wake-up does not cause a burst.
                 next = (next + self.plan.interval).max(now);
             } else {
@@ -193,17 +207,17 @@ impl Pinger {
             }
             answered.store(self.answers.received.into(), Relaxed);
         }
-        let times: Vec<Instant> =
-            self.requests.iter().filter(|(_, answered)| *answered).map(|(at, _)| *at).collect();
+        let (answered, lost): (Vec<Request>, Vec<Request>) =
+            self.requests.drain(..).partition(|request| request.answered);
+        let times: Vec<Instant> = answered.iter().map(|request| request.at).collect();
         let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
         self.answers.longest_outage = gaps.max().unwrap_or_default();
-        let first = self.requests.first().map(|(at, _)| *at);
-        let lost = self.requests.iter().filter(|(_, answered)| !*answered);
-        self.answers.lost_at = lost.filter_map(|(at, _)| Some(*at - first?)).collect();
+        let first = answered.iter().chain(&lost).map(|request| request.at).min();
+        self.answers.lost_at = lost.iter().filter_map(|request| Some(request.at - first?)).collect();
         Ok(self.answers)
     }
 
-    fn send(&mut self, now: Instant) {
+    fn send(&mut self) {
         let sequence = self.requests.len() as u16;
         let kind = if self.plan.target.is_ipv4() { 8 } else { 128 };
         let mut message = vec![kind, 0, 0, 0];
@@ -215,8 +229,9 @@ impl Pinger {
             let checksum = checksum(&message);
             message[2..4].copy_from_slice(&checksum.to_be_bytes());
         }
-        self.requests.push((now, false));
         self.answers.sent += 1;
+        let (at, clock) = (Instant::now(), SystemTime::now());
+        self.requests.push(Request { at, clock, answered: false });
         // A refusal (no route, too big for the path) is a lost request: the next may pass.
         let _ = (&self.socket).write(&message);
     }
@@ -229,16 +244,16 @@ impl Pinger {
             .set_read_timeout(Some(wait))
             .map_err(LabError::io("a timeout on a raw socket"))?;
         let mut buffer = vec![0; 65_536];
-        match (&self.socket).read(&mut buffer) {
-            Ok(length) => self.take(&buffer[..length], Instant::now()),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+        match receive(&self.socket, &mut buffer) {
+            Ok((length, arrived)) => self.take(&buffer[..length], arrived),
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
             // ICMP errors for earlier requests are reported here; they answer nothing.
             Err(_) => std::thread::sleep(Duration::from_micros(200)),
         }
         Ok(())
     }
 
-    fn take(&mut self, packet: &[u8], now: Instant) {
+    fn take(&mut self, packet: &[u8], arrived: SystemTime) {
         // Raw IPv4 sockets hand over the IP header, IPv6 ones do not.
         let skip = if self.plan.target.is_ipv4() {
             usize::from(packet.first().unwrap_or(&0) & 15) * 4
@@ -254,21 +269,36 @@ impl Pinger {
         // The sequence number wraps; the answer belongs to the latest request that has it.
         let newest = self.requests.len().wrapping_sub(1);
         let back = (newest as u16).wrapping_sub(sequence);
-        let Some((sent, answered)) =
+        let Some(request) =
             newest.checked_sub(usize::from(back)).and_then(|index| self.requests.get_mut(index))
         else {
             return;
         };
         if message[8..] != contents(self.plan.payload) {
             self.answers.damaged += 1;
-        } else if *answered {
+        } else if request.answered {
             self.answers.duplicates += 1;
         } else {
-            *answered = true;
+            request.answered = true;
             self.answers.received += 1;
-            self.answers.round_trips.push(now - *sent);
+            let round_trip = arrived.duration_since(request.clock).unwrap_or_default();
+            self.answers.round_trips.push(round_trip);
         }
     }
+}
+
+/// One message, and when the kernel had it: how long this thread then waits for a processor is no
+/// part of a round trip.
+fn receive(socket: &Socket, buffer: &mut [u8]) -> std::result::Result<(usize, SystemTime), Errno> {
+    let mut room = nix::cmsg_space!(TimeSpec);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::empty();
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut room), flags)?;
+    let arrived = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::ScmTimestampns(at) => Some(SystemTime::UNIX_EPOCH + Duration::from(at)),
+        _ => None,
+    });
+    Ok((message.bytes, arrived.unwrap_or_else(SystemTime::now)))
 }
 
 fn contents(length: usize) -> Vec<u8> {

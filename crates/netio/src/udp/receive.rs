@@ -15,6 +15,10 @@ const SLOT: usize = 1 << 16;
 /// Messages of one call.
 const MESSAGES: usize = 16;
 
+/// Octets that one call is to take at most, as far as the lengths of the last messages tell: they
+/// stay in the cache until they are opened and written, and nothing waits long behind them.
+const CALL_OCTETS: usize = 4 * SLOT;
+
 /// What one call received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ReceiveReport {
@@ -32,6 +36,8 @@ pub struct UdpReceiver {
     socket: Arc<UdpSocket>,
     names: Box<[Name; MESSAGES]>,
     controls: Box<[Control; MESSAGES]>,
+    /// How many messages the next call asks for.
+    limit: usize,
 }
 
 impl UdpReceiver {
@@ -42,6 +48,7 @@ impl UdpReceiver {
             socket,
             names: Box::new([Name::empty(); MESSAGES]),
             controls: Box::new([Control::default(); MESSAGES]),
+            limit: MESSAGES,
         }
     }
 
@@ -67,7 +74,9 @@ impl UdpReceiver {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(ReceiveReport::default()),
             Err(e) => return Err(e),
         };
-        let mut report = ReceiveReport { more: lens.count == MESSAGES, ..Default::default() };
+        let mut report = ReceiveReport { more: lens.count == self.limit, ..Default::default() };
+        let longest = lens.payload.iter().take(lens.count).max();
+        self.limit = limit_after(longest.copied().unwrap_or(0));
         for slot in 0..lens.count {
             match self.datagram(slot, &lens) {
                 Some(datagram) => batch.datagrams.push(datagram),
@@ -123,7 +132,7 @@ impl UdpReceiver {
                 libc::recvmmsg(
                     self.socket.as_raw_fd(),
                     messages.as_mut_ptr(),
-                    MESSAGES as _,
+                    self.limit.min(MESSAGES) as _,
                     libc::MSG_DONTWAIT as _,
                     std::ptr::null_mut(),
                 )
@@ -148,10 +157,26 @@ impl UdpReceiver {
     }
 }
 
+/// How many messages to ask for when the longest of the last ones had `longest` octets.
+fn limit_after(longest: usize) -> usize {
+    (CALL_OCTETS / longest.max(1)).clamp(1, MESSAGES)
+}
+
 #[derive(Default)]
 struct Lens {
     count: usize,
     payload: [usize; MESSAGES],
     control: [usize; MESSAGES],
     flags: [libc::c_int; MESSAGES],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_takes_many_small_messages_or_a_few_large_ones() {
+        assert_eq!([0, 1, 1428, 16_384].map(limit_after), [MESSAGES; 4]);
+        assert_eq!([20_000, 33_000, 64_260, SLOT].map(limit_after), [13, 7, 4, 4]);
+    }
 }

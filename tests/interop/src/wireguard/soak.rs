@@ -35,7 +35,15 @@ impl Report {
     pub fn check(&self) -> Result<()> {
         for (way, answers) in &self.answers {
             let fine = answers.lost() == 0 && answers.duplicates == 0 && answers.damaged == 0;
-            ensure!(fine && answers.received > 0, "{way}: {} lost: {answers:?}", answers.lost());
+            ensure!(
+                fine && answers.received > 0,
+                "{way}: {} of {} lost, at {:?}; {} twice, {} damaged",
+                answers.lost(),
+                answers.sent,
+                answers.lost_at,
+                answers.duplicates,
+                answers.damaged
+            );
         }
         Ok(())
     }
@@ -51,8 +59,8 @@ impl fmt::Display for Report {
         for (world, transfers) in &self.transfers {
             writeln!(
                 f,
-                "{world}: {transfers} transfers of {} MiB each way intact",
-                TRANSFER >> 20
+                "{world}: {transfers} transfers of {} KiB each way intact",
+                TRANSFER >> 10
             )?;
         }
         Ok(())
