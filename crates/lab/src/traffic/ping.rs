@@ -213,7 +213,8 @@ impl Pinger {
         let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
         self.answers.longest_outage = gaps.max().unwrap_or_default();
         let first = answered.iter().chain(&lost).map(|request| request.at).min();
-        self.answers.lost_at = lost.iter().filter_map(|request| Some(request.at - first?)).collect();
+        self.answers.lost_at =
+            lost.iter().filter_map(|request| Some(request.at - first?)).collect();
         Ok(self.answers)
     }
 
@@ -295,7 +296,9 @@ fn receive(socket: &Socket, buffer: &mut [u8]) -> std::result::Result<(usize, Sy
     let flags = MsgFlags::empty();
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut room), flags)?;
     let arrived = message.cmsgs()?.find_map(|control| match control {
-        ControlMessageOwned::ScmTimestampns(at) => Some(SystemTime::UNIX_EPOCH + Duration::from(at)),
+        ControlMessageOwned::ScmTimestampns(at) => {
+            Some(SystemTime::UNIX_EPOCH + Duration::from(at))
+        }
         _ => None,
     });
     Ok((message.bytes, arrived.unwrap_or_else(SystemTime::now)))
