@@ -13,10 +13,10 @@ use crate::cipher::{self, Cipher};
 use crate::demux::{self, Kind, NON_ESP_MARKER};
 use crate::icmp::RateLimit;
 use crate::mtu::ESP_HEADER;
-use crate::open::{InboundHalf, Opened};
-use crate::replay::Refused;
+use crate::open::{InboundHalf, Opened, refused};
 use crate::sources::Sources;
 use crate::wireguard::flood::FloodGate;
+use crate::wireguard::receive::WireGuardRun;
 use crate::{Counters, DataEvent, DropReason, InboundCommand, TunnelCounters, WireGuard};
 
 const DEFAULT_LINK_MTU: u16 = 1500;
@@ -28,24 +28,30 @@ pub struct Inbound {
     /// Ordered, because a hash map keyed by what strangers send would want a secret seed.
     sad: BTreeMap<Spi, InboundHalf>,
     pub(crate) links: BTreeMap<TunnelId, (u16, Arc<TunnelCounters>)>,
-    counters: Arc<Counters>,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) sources: Sources,
     pub(crate) wireguard: Arc<WireGuard>,
     pub(crate) handshakes: FloodGate,
     pub(crate) replies: WireBatch,
     unknown_spi: RateLimit,
-    pending: Vec<Pending>,
-    jobs: Vec<OpenJob>,
+    pub(crate) pending: Vec<Pending>,
+    pub(crate) jobs: Vec<OpenJob>,
     events: VecDeque<DataEvent>,
 }
 
 /// A packet whose ICV is being checked.
-struct Pending {
-    sequence: u64,
-    plain: Range<usize>,
-    path: Path,
-    tos: u8,
-    ok: bool,
+pub(crate) struct Pending {
+    pub(crate) sequence: u64,
+    pub(crate) plain: Range<usize>,
+    pub(crate) path: Path,
+    pub(crate) tos: u8,
+    pub(crate) ok: bool,
+}
+
+/// Packets under one key that are opened together.
+pub(crate) enum Run {
+    Esp(Spi),
+    WireGuard(WireGuardRun),
 }
 
 impl Inbound {
@@ -139,9 +145,9 @@ impl Inbound {
                     }
                     Kind::Keepalive => self.counters.keepalive(),
                     Kind::WireGuard => {
-                        let path = Path { local: datagram.local, remote: datagram.remote };
-                        let tos = datagram.tos;
-                        let taken = self.receive_wireguard(octets, path, tos, now, inner);
+                        let message = (datagram, range);
+                        let taken =
+                            self.receive_wireguard(batch, message, now, inner, &mut current);
                         if let Err(reason) = taken {
                             self.counters.count_drop(reason);
                         }
@@ -159,7 +165,7 @@ impl Inbound {
                 }
             }
         }
-        self.finish(batch, current, inner);
+        self.finish(batch, current, now, inner);
     }
 
     /// Checks what can be checked before the ICV and queues the packet for opening.
@@ -169,7 +175,7 @@ impl Inbound {
         (datagram, range): (&Datagram, Range<usize>),
         now: Instant,
         inner: &mut InnerBatch,
-        current: &mut Option<Spi>,
+        current: &mut Option<Run>,
     ) -> Result<(), DropReason> {
         let octets = batch.bytes.get(range.clone()).unwrap_or_default();
         let (Some(spi), Some(low)) = (word(octets, 0), word(octets, 4)) else {
@@ -177,8 +183,8 @@ impl Inbound {
         };
         let spi = Spi(spi);
         let path = Path { local: datagram.local, remote: datagram.remote };
-        if *current != Some(spi) {
-            self.finish(batch, current.take(), inner);
+        if !matches!(current, Some(Run::Esp(of)) if *of == spi) {
+            self.finish(batch, current.take(), now, inner);
         }
         let Some(half) = self.sad.get_mut(&spi) else {
             if self.unknown_spi.allow(now) {
@@ -189,7 +195,7 @@ impl Inbound {
             }
             return Err(DropReason::UnknownSpi);
         };
-        *current = Some(spi);
+        *current = Some(Run::Esp(spi));
         let suite = half.suite();
         let overhead = ESP_HEADER + suite.iv_len() + suite.icv_len();
         let sealed = octets.len().checked_sub(overhead).ok_or(DropReason::EspMalformed)?;
@@ -197,10 +203,7 @@ impl Inbound {
             return Err(DropReason::EspMalformed);
         }
         let sequence = half.window.infer(low);
-        half.window.check(sequence).map_err(|refused| match refused {
-            Refused::Replayed => DropReason::Replayed,
-            Refused::TooOld => DropReason::TooOld,
-        })?;
+        half.window.check(sequence).map_err(refused)?;
         let plain = inner.room(sealed);
         let at = plain.start;
         let mut pending = Pending { sequence, plain, path, tos: datagram.tos, ok: false };
@@ -226,9 +229,23 @@ impl Inbound {
         Ok(())
     }
 
-    /// Opens everything queued for `spi` and delivers what passes.
-    fn finish(&mut self, batch: &DatagramBatch, spi: Option<Spi>, inner: &mut InnerBatch) {
-        let Some(half) = spi.and_then(|spi| self.sad.get_mut(&spi)) else {
+    /// Opens everything queued of `run` and delivers what passes.
+    pub(crate) fn finish(
+        &mut self,
+        batch: &DatagramBatch,
+        run: Option<Run>,
+        now: Instant,
+        inner: &mut InnerBatch,
+    ) {
+        match run {
+            Some(Run::Esp(spi)) => self.finish_esp(batch, spi, inner),
+            Some(Run::WireGuard(run)) => self.finish_wireguard(batch, &run, now, inner),
+            None => {}
+        }
+    }
+
+    fn finish_esp(&mut self, batch: &DatagramBatch, spi: Spi, inner: &mut InnerBatch) {
+        let Some(half) = self.sad.get_mut(&spi) else {
             self.pending.clear();
             self.jobs.clear();
             return;

@@ -2,9 +2,10 @@
 //!
 //! [`Outbound`] turns inner packets into datagrams, [`Inbound`] turns datagrams into inner packets.
 //! Each is owned by one thread; the control plane reaches them by commands and hears of them by
-//! events and counters. The crate reads no clock, no socket and no randomness, and in steady state
-//! it allocates nothing for a packet. The sessions of [`WireGuardPeer`]s are the one exception: the
-//! library behind them reads the clock and the randomness of the system itself.
+//! events and counters. The crate reads no clock and no socket, and in steady state it allocates
+//! nothing for a packet. The handshakes of [`WireGuardPeer`]s are the one exception: they take
+//! ephemeral keys from the randomness of the system, and the date, by which a peer tells a new
+//! initiation from a repeated one. Their timers go by the time that the caller gives.
 //!
 //! The loop that drives it: `apply` what the control plane sent, fill a batch, `seal` or `open`,
 //! send what came out, then drain `poll_event`.

@@ -97,10 +97,7 @@ impl InboundHalf {
         events: &mut VecDeque<DataEvent>,
     ) -> Result<Opened, DropReason> {
         // Checked again: two copies of one packet may stand in the same batch.
-        self.window.check(sequence).map_err(|refused| match refused {
-            Refused::Replayed => DropReason::Replayed,
-            Refused::TooOld => DropReason::TooOld,
-        })?;
+        self.window.check(sequence).map_err(refused)?;
         let newest = self.window.mark(sequence);
         self.notice(path, newest, plain.len(), events);
         let (next_header, length) = trailer(plain)?;
@@ -162,6 +159,14 @@ impl InboundHalf {
             self.warned = true;
             push_event(events, DataEvent::SoftLimit { tunnel, spi, limit });
         }
+    }
+}
+
+/// Why a packet outside of the window is dropped.
+pub(crate) fn refused(refused: Refused) -> DropReason {
+    match refused {
+        Refused::Replayed => DropReason::Replayed,
+        Refused::TooOld => DropReason::TooOld,
     }
 }
 

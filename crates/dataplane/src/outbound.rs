@@ -12,6 +12,7 @@ use sa::TunnelId;
 use crate::icmp::{self, IcmpSource, RateLimit};
 use crate::seal::{OutboundHalf, Sealer, Source};
 use crate::spd::Prefixes;
+use crate::wireguard::send::WireGuardSealer;
 use crate::{
     Counters, DataEvent, DropReason, OutboundCommand, RouteTarget, TunnelCounters, WireGuard,
 };
@@ -30,6 +31,7 @@ pub struct Outbound {
     icmp_source: IcmpSource,
     icmp_rate: RateLimit,
     sealer: Sealer,
+    wireguard_sealer: WireGuardSealer,
     /// Headers of a segment, or a packet that had to be changed.
     scratch: Vec<u8>,
     /// A segment that is fragmented.
@@ -62,6 +64,7 @@ impl Outbound {
             icmp_source,
             icmp_rate: RateLimit::new(ICMP_RATE),
             sealer: Sealer::default(),
+            wireguard_sealer: WireGuardSealer::default(),
             scratch: Vec::new(),
             whole: Vec::new(),
             piece: Vec::new(),
@@ -161,7 +164,16 @@ impl Outbound {
         self.events.pop_front()
     }
 
+    /// Where the packets go that are laid out and not sealed yet.
+    fn laid_out(&self) -> Option<RouteTarget> {
+        let esp = self.sealer.tunnel().map(RouteTarget::Tunnel);
+        esp.or_else(|| self.wireguard_sealer.peer().map(RouteTarget::WireGuard))
+    }
+
     fn flush(&mut self, inner: &InnerBatch, wire: &mut WireBatch) {
+        if !self.wireguard_sealer.flush(&inner.bytes, wire) {
+            self.counters.count_drop(DropReason::Internal);
+        }
         let Some(tunnel) = self.sealer.tunnel().and_then(|id| self.tunnels.get(&id)) else {
             return;
         };
@@ -183,10 +195,20 @@ impl Outbound {
         let octets = inner.octets(packet);
         let view = IpView::parse(octets).ok_or(DropReason::InnerMalformed)?;
         let target = self.spd.lookup(view.destination);
-        if self.sealer.tunnel().is_some_and(|id| target != Some(RouteTarget::Tunnel(id))) {
+        if self.laid_out().is_some_and(|of| target != Some(of)) {
             self.flush(inner, wire);
         }
-        let Self { tunnels, wireguard, sealer, events, scratch, whole, piece, .. } = self;
+        let Self {
+            tunnels,
+            wireguard,
+            sealer,
+            wireguard_sealer,
+            events,
+            scratch,
+            whole,
+            piece,
+            ..
+        } = self;
         let outgoing = Outgoing { octets, packet, view: &view };
         let room = [scratch, whole, piece];
         let refused = match target {
@@ -203,7 +225,8 @@ impl Outbound {
             Some(RouteTarget::WireGuard(id)) => {
                 let peer = wireguard.peer(id).ok_or(DropReason::NoSa)?;
                 let tunnel = tunnels.get(&id).ok_or(DropReason::NoSa)?;
-                let sink = peer.sink(&inner.bytes, view.tos, tunnel.link_mtu, now, wire)?;
+                let how = (view.tos, tunnel.link_mtu);
+                let sink = peer.sink(&inner.bytes, how, now, wireguard_sealer, wire)?;
                 let mtu = sink.mtu();
                 Sending { sink, counters: &tunnel.counters, mtu }.send(&outgoing, room)?
             }

@@ -136,8 +136,30 @@ pub(crate) struct Sealer {
     jobs: Vec<SealJob>,
     /// Where the datagrams of CBC SAs are, with the body to take and the sequence number.
     cbc: Vec<(Range<usize>, usize, Range<usize>, u64)>,
-    /// The state of the wire batch before the first pending job: what a failure goes back to.
-    start: Option<(usize, usize, Option<Run>)>,
+    /// What a failure goes back to.
+    start: Option<Mark>,
+}
+
+/// The state of a wire batch before the first pending job.
+pub(crate) struct Mark {
+    octets: usize,
+    runs: usize,
+    last: Option<Run>,
+}
+
+impl Mark {
+    pub(crate) fn of(wire: &WireBatch) -> Self {
+        Self { octets: wire.taken(), runs: wire.runs.len(), last: wire.runs.last().cloned() }
+    }
+
+    /// Takes out of `wire` what came since.
+    pub(crate) fn restore(self, wire: &mut WireBatch) {
+        wire.give_back(self.octets);
+        wire.runs.truncate(self.runs);
+        if let (Some(run), Some(old)) = (wire.runs.last_mut(), self.last) {
+            *run = old;
+        }
+    }
 }
 
 impl Sealer {
@@ -162,8 +184,7 @@ impl Sealer {
     ) -> Result<(), DropReason> {
         let inner_len = source.prefix.len() + source.body.len();
         let sequence = half.take_sequence(inner_len, events)?;
-        self.start
-            .get_or_insert_with(|| (wire.taken(), wire.runs.len(), wire.runs.last().cloned()));
+        self.start.get_or_insert_with(|| Mark::of(wire));
         let suite = half.suite;
         let pad_to = suite.pad_to();
         let padding = (pad_to - (inner_len + 2) % pad_to) % pad_to;
@@ -223,13 +244,8 @@ impl Sealer {
         };
         self.jobs.clear();
         self.cbc.clear();
-        let start = self.start.take();
-        if !sealed && let Some((bytes, runs, last)) = start {
-            wire.give_back(bytes);
-            wire.runs.truncate(runs);
-            if let (Some(run), Some(old)) = (wire.runs.last_mut(), last) {
-                *run = old;
-            }
+        if let Some(mark) = self.start.take().filter(|_| !sealed) {
+            mark.restore(wire);
         }
         sealed
     }

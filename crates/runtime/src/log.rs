@@ -4,15 +4,10 @@ use std::io::{IsTerminal, stderr};
 
 use tracing_subscriber::EnvFilter;
 
-/// boringtun calls an idle peer an error. What matters of it the control plane says; who wants more
-/// names it in `RUST_LOG`.
-const QUIET: &str = "boringtun=off";
-
 /// Starts logging for the whole process. A process that logs already keeps its way.
 pub(crate) fn start() {
     let levels = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| "info".into());
-    let quiet = if levels.contains("boringtun") { String::new() } else { format!(",{QUIET}") };
-    let filter = EnvFilter::new(levels + &quiet);
+    let filter = EnvFilter::new(levels);
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_target(false);
     let _ = if std::env::var_os("VGW_LOG").is_some_and(|format| format == "json") {

@@ -1,13 +1,19 @@
 //! WireGuard peers beside the ESP tunnels: the table of peers, and how packets pass.
 //!
-//! A session takes `&mut` in both directions, so each peer has one lock, which the two data threads
-//! hold for one packet in and for one packet or super-packet out. ESP never touches it. The lock
-//! also covers the peer's address: what the receiving thread learned is where the next packet goes.
+//! Each peer has one lock, which the two data threads hold while they count the packets of a run or
+//! of a super-packet, and never while they encrypt: the keys of a session stand beside it. ESP never
+//! touches it. The lock also covers the peer's address: what the receiving thread learned is where
+//! the next packet goes.
 
+mod cookie;
 pub(crate) mod flood;
-mod noise;
-mod receive;
-mod send;
+mod handshake;
+pub(crate) mod keypairs;
+mod message;
+pub(crate) mod receive;
+pub(crate) mod send;
+mod session;
+mod timers;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,8 +24,9 @@ use packet::WireBatch;
 use sa::{Path, Secret, TunnelId};
 
 use crate::mtu::wireguard_mtu;
-pub use noise::public_key;
-use noise::{Guard, Session, Settings};
+use cookie::Guard;
+pub use handshake::public_key;
+use session::{Session, Settings};
 
 /// Data without an answer for this long means that nobody is there: an answer or a keepalive
 /// comes after 10 seconds, a new handshake is tried after 15 and again after 20.
@@ -48,7 +55,7 @@ pub struct WireGuardPeerConfig {
 
 impl WireGuardPeerConfig {
     /// Age at which sessions are replaced by the protocol's own rule.
-    pub const REKEY_AFTER: Duration = noise::REKEY_AFTER_TIME;
+    pub const REKEY_AFTER: Duration = timers::REKEY_AFTER_TIME;
 }
 
 /// One peer. Both data threads and the control plane share it.
@@ -112,7 +119,7 @@ impl WireGuardPeer {
     /// How it stands.
     #[must_use]
     pub fn status(&self, now: Instant) -> WireGuardStatus {
-        let standing = self.lock().standing();
+        let standing = self.lock().standing(now);
         let age = |at: Instant| now.saturating_duration_since(at);
         let unanswered = standing.unanswered_since.map(age);
         WireGuardStatus {
@@ -205,7 +212,7 @@ impl WireGuard {
     /// Begins a handshake with one peer, although another one may run.
     pub(crate) fn rekey(&self, id: TunnelId, replies: &mut WireBatch) {
         if let Some(peer) = self.peer(id) {
-            peer.lock().initiate(true, replies);
+            peer.lock().initiate(true, None, replies);
         }
     }
 }

@@ -1,68 +1,130 @@
 //! A WireGuard message comes in.
 
-use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use packet::ip::set_tos;
-use packet::{InnerBatch, InnerPacket, IpView};
+use packet::{Datagram, DatagramBatch, InnerBatch, InnerPacket, IpView};
 use sa::Path;
+use simd_aead::{Aad, OpenJob, open_batch};
 
-use super::noise::{self, HANDSHAKE_ROOM, Refused, Verified};
+use super::cookie::{Refused, Verified};
+use super::keypairs::Keypair;
+use super::message::{COOKIE_REPLY_TYPE, DATA_HEADER, DATA_TYPE, OVERHEAD, counter, nonce, word};
+use super::session::{self, Arrived, REJECT_AFTER_MESSAGES};
 use super::{WireGuard, WireGuardPeer};
-use crate::inbound::Inbound;
+use crate::inbound::{Inbound, Pending, Run};
+use crate::open::refused;
 use crate::outbound::is_ipv6;
 use crate::sources::Claim;
 use crate::{DropReason, ecn, mss};
 
-const DATA: u8 = 4;
-const COOKIE_REPLY: u8 = 3;
+/// Data messages of one session that wait to be opened together.
+pub(crate) struct WireGuardRun {
+    peer: Arc<WireGuardPeer>,
+    keys: Arc<Keypair>,
+}
 
 impl Inbound {
-    /// Takes one message; appends what was inside to `inner`, and answers to the replies.
+    /// Takes one message: queues data for opening as part of `current`, and answers the rest.
     pub(crate) fn receive_wireguard(
         &mut self,
-        message: &[u8],
-        path: Path,
-        tos: u8,
+        batch: &DatagramBatch,
+        (datagram, range): (&Datagram, std::ops::Range<usize>),
         now: Instant,
         inner: &mut InnerBatch,
+        current: &mut Option<Run>,
     ) -> Result<(), DropReason> {
-        let table = std::sync::Arc::clone(&self.wireguard);
-        if table.is_empty() {
-            return Err(DropReason::WireGuardUnconfigured);
+        let message = batch.bytes.get(range.clone()).unwrap_or_default();
+        let path = Path { local: datagram.local, remote: datagram.remote };
+        if message.first() != Some(&DATA_TYPE) {
+            self.finish(batch, current.take(), now, inner);
+            return self.handle_message(message, path, now);
         }
-        match message.first() {
-            Some(&DATA) => {
-                let peer = peer_at(&table, message, 4)?;
-                if let Some(range) = self.open_wireguard(peer, message, path, tos, now, inner)? {
-                    inner.packets.push(InnerPacket { range, gso: None, checksum: None });
-                }
-                Ok(())
+        let unknown = DropReason::WireGuardUnknownIndex;
+        let index = word(message, 4).ok_or(unknown)?;
+        let same = |run: &Run| matches!(run, Run::WireGuard(run) if run.keys.index == index);
+        if !current.as_ref().is_some_and(same) {
+            self.finish(batch, current.take(), now, inner);
+            if self.wireguard.is_empty() {
+                return Err(DropReason::WireGuardUnconfigured);
             }
-            Some(&COOKIE_REPLY) => {
-                let peer = peer_at(&table, message, 4)?;
-                peer.lock().handle_handshake(message, path, now, &mut self.replies)
-            }
-            _ => self.handle_handshake(&table, message, path, now),
+            let peer = Arc::clone(peer_at(&self.wireguard, message, 4)?);
+            let keys = peer.lock().opening(index, now).cloned().ok_or(unknown)?;
+            *current = Some(Run::WireGuard(WireGuardRun { peer, keys }));
         }
+        let Some(Run::WireGuard(run)) = current else { return Err(DropReason::Internal) };
+        let counter = counter(message).ok_or(unknown)?;
+        if counter >= REJECT_AFTER_MESSAGES {
+            return Err(DropReason::SequenceExhausted);
+        }
+        // The window counts from 1.
+        let sequence = counter + 1;
+        run.keys.window().check(sequence).map_err(refused)?;
+        let sealed = message.len().checked_sub(OVERHEAD).ok_or(unknown)?;
+        let plain = inner.room(sealed);
+        self.jobs.push(OpenJob {
+            key: 0,
+            nonce: nonce(counter),
+            aad: Aad::default(),
+            src: range.start + DATA_HEADER..range.end,
+            dst: plain.start,
+            ok: false,
+        });
+        self.pending.push(Pending { sequence, plain, path, tos: datagram.tos, ok: false });
+        Ok(())
     }
 
-    /// Opens a data message into `inner`. Returns where the packet is; `None` for a keepalive.
-    fn open_wireguard(
+    /// Opens everything queued of `run` and delivers what passes.
+    pub(crate) fn finish_wireguard(
         &mut self,
-        peer: &WireGuardPeer,
-        message: &[u8],
-        path: Path,
-        tos: u8,
+        batch: &DatagramBatch,
+        run: &WireGuardRun,
         now: Instant,
         inner: &mut InnerBatch,
-    ) -> Result<Option<Range<usize>>, DropReason> {
-        let range = inner.room(message.len().max(HANDSHAKE_ROOM));
-        let start = range.start;
-        let room = inner.bytes.get_mut(range).unwrap_or_default();
-        let opened = peer.lock().open(message, path, now, room, &mut self.replies)?;
-        let Some(length) = opened else { return Ok(None) };
-        let packet = room.get_mut(..length).ok_or(DropReason::Internal)?;
+    ) {
+        let WireGuardRun { peer, keys } = run;
+        if open_batch(&[&keys.receive], &batch.bytes, &mut inner.bytes, &mut self.jobs).is_err() {
+            self.counters.count_drop(DropReason::Internal);
+        }
+        let mut arrived = Arrived::default();
+        let mut window = keys.window();
+        for (packet, job) in self.pending.iter_mut().zip(&self.jobs) {
+            // Checked again: two copies of one packet may stand in the same batch.
+            let taken = match job.ok {
+                true => window.check(packet.sequence).map_err(refused),
+                false => Err(DropReason::IcvMismatch),
+            };
+            match taken {
+                Ok(()) => {
+                    window.mark(packet.sequence);
+                    let data = !packet.plain.is_empty();
+                    arrived.add(packet.sequence - 1, packet.path, data);
+                    packet.ok = data;
+                }
+                Err(reason) => self.counters.count_drop(reason),
+            }
+        }
+        drop(window);
+        self.jobs.clear();
+        peer.lock().arrived(keys, &arrived, now, &mut self.replies);
+        let mut pending = std::mem::take(&mut self.pending);
+        for packet in pending.drain(..).filter(|packet| packet.ok) {
+            if let Err(reason) = self.deliver(peer, packet, inner) {
+                self.counters.count_drop(reason);
+            }
+        }
+        self.pending = pending;
+    }
+
+    /// Checks what was inside of an authentic message that is no keepalive.
+    fn deliver(
+        &mut self,
+        peer: &WireGuardPeer,
+        Pending { plain, path, tos, .. }: Pending,
+        inner: &mut InnerBatch,
+    ) -> Result<(), DropReason> {
+        let packet = inner.bytes.get_mut(plain.clone()).ok_or(DropReason::Internal)?;
         let view = IpView::parse(packet).ok_or(DropReason::InnerInvalid)?;
         if self.sources.claim(view.source, peer.id) != Claim::Own {
             return Err(DropReason::InboundSource);
@@ -75,40 +137,51 @@ impl Inbound {
         let mtu = peer.inner_mtu(*link_mtu, is_ipv6(path.remote.ip()));
         mss::clamp_syn(packet, &view, mtu, false);
         counters.count(view.length);
-        Ok(Some(start..start + view.length))
+        let range = plain.start..plain.start + view.length;
+        inner.packets.push(InnerPacket { range, gso: None, checksum: None });
+        Ok(())
     }
 
-    /// An initiation or a response: nothing is multiplied before the guard let it pass.
-    fn handle_handshake(
+    /// A cookie, an initiation or a response: nothing is multiplied before the guard let it pass.
+    fn handle_message(
         &mut self,
-        table: &WireGuard,
         message: &[u8],
         path: Path,
         now: Instant,
     ) -> Result<(), DropReason> {
+        let table = Arc::clone(&self.wireguard);
+        if table.is_empty() {
+            return Err(DropReason::WireGuardUnconfigured);
+        }
+        if message.first() == Some(&COOKIE_REPLY_TYPE) {
+            return peer_at(&table, message, 4)?.lock().handle_cookie(message, now);
+        }
         let source = path.remote.ip();
         if self.handshakes.begin(now) {
             table.identities.iter().for_each(|identity| identity.guard.begin_second());
         }
         for identity in &table.identities {
-            let mut room = [0; HANDSHAKE_ROOM];
             let allow = || self.handshakes.allow(source);
-            let index = match identity.guard.verify(source, message, &mut room, allow) {
-                Ok(Verified::Initiation(key)) => {
-                    *identity.peers.get(&key).ok_or(DropReason::WireGuardUnknownPeer)?
+            match identity.guard.verify(source, message, now, allow) {
+                Ok(Verified::Initiation(initiation)) => {
+                    let known = identity.peers.get(&initiation.claimed);
+                    let index = known.ok_or(DropReason::WireGuardUnknownPeer)?;
+                    let peer = table.peers.get(index).ok_or(DropReason::WireGuardUnknownPeer)?;
+                    let mut session = peer.lock();
+                    return session.handle_initiation(initiation, path, now, &mut self.replies);
                 }
-                Ok(Verified::Response(index)) => index >> 8,
-                Err(Refused::Mac) => continue,
-                Err(Refused::Cookie(length)) => {
-                    let cookie = room.get(..length).unwrap_or_default();
-                    noise::send(&mut self.replies, path, cookie);
+                Ok(Verified::Response(response)) => {
+                    let mut session = peer_at(&table, message, 8)?.lock();
+                    return session.handle_response(&response, path, now, &mut self.replies);
+                }
+                Err(Refused::Mac) => {}
+                Err(Refused::Cookie(cookie)) => {
+                    session::send(&mut self.replies, path, &cookie);
                     return Err(DropReason::WireGuardCookie);
                 }
                 Err(Refused::Flood) => return Err(DropReason::WireGuardFlood),
                 Err(Refused::Invalid) => return Err(DropReason::WireGuardHandshake),
-            };
-            let peer = table.peers.get(&index).ok_or(DropReason::WireGuardUnknownIndex)?;
-            return peer.lock().handle_handshake(message, path, now, &mut self.replies);
+            }
         }
         Err(DropReason::WireGuardMac)
     }
@@ -119,9 +192,8 @@ fn peer_at<'a>(
     table: &'a WireGuard,
     message: &[u8],
     at: usize,
-) -> Result<&'a WireGuardPeer, DropReason> {
-    noise::receiver_index(message, at)
+) -> Result<&'a Arc<WireGuardPeer>, DropReason> {
+    word(message, at)
         .and_then(|index| table.peers.get(&(index >> 8)))
-        .map(AsRef::as_ref)
         .ok_or(DropReason::WireGuardUnknownIndex)
 }
