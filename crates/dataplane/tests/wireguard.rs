@@ -3,15 +3,19 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use boringtun::noise::{Tunn, TunnResult};
+use boringtun::x25519::{PublicKey, StaticSecret};
 use dataplane::{
     Counters, DropReason, IcmpSource, Inbound, InboundCommand, Outbound, OutboundCommand, Route,
     RouteTarget, SourceRoute, WireGuard, WireGuardPeer, WireGuardPeerConfig, public_key,
 };
 use packet::{DatagramBatch, Gso, GsoKind, InnerBatch, InnerPacket, IpView, WireBatch, checksum};
 use proptest::prelude::*;
-use sa::{Path, Secret, TunnelId};
+use sa::{
+    Bits, EspSuite, InboundSa, Lifetime, OutboundSa, Path, Secret, SelectorSet, Spi, TunnelId,
+};
 
 const VGW: u8 = 1;
 const SITE: u8 = 2;
@@ -557,6 +561,215 @@ fn packets_on_a_session_that_exists_allocate_nothing() {
         packets = (0..20).map(|_| round()).sum();
     });
     assert_eq!((packets, info.count_total), (800, 0));
+}
+
+#[test]
+fn copies_and_forgeries_among_the_messages_of_one_batch_harm_no_other() {
+    let (mut vgw, mut site) = up();
+    let packets: Vec<_> = (0..4).map(|i| packet(false, i, 300)).collect();
+    let sent = cut(&site.seal(&packets));
+    let mut forged = sent[2].clone();
+    forged[100] ^= 1;
+    let batch =
+        [&sent[1], &sent[0], &sent[1], &forged, &sent[2], &sent[0], &sent[3]].map(Vec::clone);
+    vgw.take(&batch, site.at);
+    let order = [1, 0, 2, 3].map(|i: usize| packets[i].clone());
+    assert_eq!(vgw.opened, order);
+    assert_eq!(vgw.dropped(DropReason::Replayed), 2);
+    assert_eq!(vgw.dropped(DropReason::IcvMismatch), 1);
+    vgw.take(&batch, site.at);
+    assert_eq!(vgw.opened.len(), 4);
+    assert_eq!(vgw.dropped(DropReason::Replayed), 2 + 6);
+}
+
+/// The packet with its destination in this network.
+fn towards(mut packet: Vec<u8>, net: u8) -> Vec<u8> {
+    packet[17] = net;
+    packet
+}
+
+#[test]
+fn packets_to_two_peers_and_an_esp_tunnel_in_one_batch_each_get_their_own_keys() {
+    let (third, esp) = (5_u8, TunnelId(1));
+    let at = address("198.51.100.1:4500");
+    let reach = |site: &str| Some(Path { local: address(site), remote: at });
+    let sites = [("203.0.113.2:4500", SITE, 9), ("203.0.113.3:4500", third, 10)];
+    let mut vgw = End::new(
+        "198.51.100.1:4500",
+        "10.2.0.0/16",
+        &[config(VGW, SITE, 7), config(VGW, third, 8)],
+    );
+    let mut sites = sites.map(|(at, own, id)| {
+        let config = WireGuardPeerConfig { path: reach(at), ..config(own, VGW, id) };
+        End::new(at, "10.0.0.0/8", &[config])
+    });
+    for site in &mut sites {
+        let wire = site.tick();
+        carry(&wire, site, &mut vgw);
+    }
+    let targets = [
+        ("10.2.0.0/16", RouteTarget::WireGuard(TunnelId(7))),
+        ("10.3.0.0/16", RouteTarget::WireGuard(TunnelId(8))),
+        ("10.4.0.0/16", RouteTarget::Tunnel(esp)),
+    ];
+    let routes = targets.map(|(prefix, target)| Route { prefix: prefix.parse().unwrap(), target });
+    vgw.out.apply(OutboundCommand::SetRoutes(routes.into()));
+    let suite = EspSuite::AesGcm16(Bits::B256);
+    let all = SelectorSet::nets(&["0.0.0.0/0".parse().unwrap()]);
+    let lifetime = Lifetime { time: Duration::from_secs(1), bytes: None, packets: None };
+    let encryption = Secret::new(vec![1; suite.encryption_keymat_len()]);
+    let path = Path { local: at, remote: address("203.0.113.4:4500") };
+    vgw.out.apply(OutboundCommand::Install(Box::new(OutboundSa {
+        tunnel: esp,
+        spi: Spi(0xc0ff_ee02),
+        suite,
+        esn: true,
+        encryption: encryption.clone(),
+        integrity: Secret::default(),
+        local_selectors: all.clone(),
+        remote_selectors: all.clone(),
+        path,
+        lifetime,
+    })));
+    let mut tunnel = Inbound::new(Arc::default());
+    tunnel.apply(InboundCommand::Install(Box::new(InboundSa {
+        tunnel: esp,
+        spi: Spi(0xc0ff_ee02),
+        suite,
+        esn: true,
+        encryption,
+        integrity: Secret::default(),
+        replay_window: 1024,
+        remote_selectors: all.clone(),
+        local_selectors: all,
+        lifetime,
+    })));
+    let pattern = [2, 2, 3, 2, 4, 4, 3, 3, 2, 4, 3];
+    let packets: Vec<_> = (0_u8..)
+        .zip(pattern)
+        .map(|(i, net)| towards(packet(true, i, 100 + usize::from(i)), net))
+        .collect();
+    let wire = vgw.seal(&packets);
+    let mut opened = InnerBatch::default();
+    for run in &wire.runs {
+        let messages: Vec<_> =
+            wire.bytes[run.range.clone()].chunks(run.segment).map(<[u8]>::to_vec).collect();
+        if let Some(site) = sites.iter_mut().find(|site| site.at == run.remote) {
+            site.take(&messages, at);
+        } else {
+            let mut batch = DatagramBatch::default();
+            messages.iter().for_each(|message| batch.push(path.remote, at, 0, message));
+            tunnel.open(&batch, Instant::now(), &mut opened, &mut DatagramBatch::default());
+        }
+    }
+    let expected = |net: u8| -> Vec<Vec<u8>> {
+        packets.iter().filter(|packet| packet[17] == net).cloned().collect()
+    };
+    assert_eq!(sites[0].opened, expected(2));
+    assert_eq!(sites[1].opened, expected(3));
+    let tunnelled: Vec<_> = opened.packets.iter().map(|p| opened.octets(p).to_vec()).collect();
+    assert_eq!(tunnelled, expected(4));
+    assert!(DropReason::ALL.iter().all(|reason| vgw.sent.dropped(*reason) == 0));
+}
+
+/// boringtun at the site.
+struct Other {
+    tunn: Tunn,
+    opened: Vec<Vec<u8>>,
+}
+
+impl Other {
+    fn new(preshared: Option<[u8; 32]>) -> Self {
+        let vgw = PublicKey::from(public_key(&private(VGW)).unwrap());
+        let tunn = Tunn::new(StaticSecret::from([SITE; 32]), vgw, preshared, None, 3, None);
+        Self { tunn, opened: Vec::new() }
+    }
+
+    /// Takes `messages` and returns what it answers.
+    fn take(&mut self, messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let mut out = Vec::new();
+        let mut room = [0; 2048];
+        for message in messages {
+            match self.tunn.decapsulate(None, message, &mut room) {
+                TunnResult::WriteToNetwork(reply) => {
+                    out.push(reply.to_vec());
+                    while let TunnResult::WriteToNetwork(more) =
+                        self.tunn.decapsulate(None, &[], &mut room)
+                    {
+                        out.push(more.to_vec());
+                    }
+                }
+                TunnResult::WriteToTunnelV4(inside, _) => self.opened.push(inside.to_vec()),
+                _ => {}
+            }
+        }
+        out
+    }
+
+    fn seal(&mut self, packet: &[u8]) -> Vec<u8> {
+        let mut room = [0; 2048];
+        let TunnResult::WriteToNetwork(message) = self.tunn.encapsulate(packet, &mut room) else {
+            panic!("boringtun sends nothing")
+        };
+        message.to_vec()
+    }
+
+    fn initiate(&mut self) -> Vec<u8> {
+        let mut room = [0; 2048];
+        let begun = self.tunn.format_handshake_initiation(&mut room, true);
+        let TunnResult::WriteToNetwork(message) = begun else { panic!("no initiation") };
+        message.to_vec()
+    }
+}
+
+#[test]
+fn boringtun_at_the_site_in_both_roles_while_messages_are_lost_and_come_late_and_twice() {
+    for preshared in [None, Some([9; 32])] {
+        let mut vgw = End::new(
+            "198.51.100.1:4500",
+            "10.2.0.0/16",
+            &[WireGuardPeerConfig {
+                preshared_key: preshared.map(|key| Secret::new(key.to_vec())),
+                ..config(VGW, SITE, 7)
+            }],
+        );
+        let (from, mut site) = (address("203.0.113.2:4500"), Other::new(preshared));
+        // It begins. The first response is lost, and its first packet comes twice.
+        let first = site.initiate();
+        assert_eq!(cut(&vgw.take(std::slice::from_ref(&first), from)).len(), 1);
+        assert!(!vgw.is_up(), "nothing confirms the session");
+        let second = site.initiate();
+        let response = cut(&vgw.take(&[second.clone()], from));
+        assert!(vgw.take(&[first, second], from).runs.is_empty(), "both are old");
+        assert_eq!(vgw.dropped(DropReason::WireGuardHandshake), 2);
+        let confirmation = site.take(&response);
+        vgw.take(&confirmation, from);
+        vgw.take(&confirmation, from);
+        assert!(vgw.is_up());
+        assert_eq!(vgw.dropped(DropReason::Replayed), 1);
+        // Six sessions in turn begun by either, with packets of the one before in between and
+        // backwards.
+        for round in 0..6_u8 {
+            let late: Vec<_> = (0..9).map(|i| site.seal(&packet(false, i, 200))).rev().collect();
+            let also_late = cut(&vgw.seal(&[packet(true, round, 60), packet(true, round, 61)]));
+            if round % 2 == 0 {
+                let response = cut(&vgw.take(&[site.initiate()], from));
+                vgw.take(&site.take(&response), from);
+            } else {
+                let response = site.take(&cut(&vgw.rekey()));
+                site.take(&cut(&vgw.take(&response, from)));
+            }
+            vgw.take(&late, from);
+            site.take(&also_late);
+            site.take(&cut(&vgw.seal(&[packet(true, round, 62)])));
+            let last = site.seal(&packet(false, round, 63));
+            vgw.take(&[last], from);
+        }
+        assert_eq!((vgw.opened.len(), site.opened.len()), (60, 18));
+        assert_eq!(vgw.dropped(DropReason::Replayed), 1);
+        assert_eq!(vgw.dropped(DropReason::IcvMismatch), 0);
+        assert_eq!(vgw.dropped(DropReason::WireGuardUnknownIndex), 0);
+    }
 }
 
 proptest! {
