@@ -579,7 +579,11 @@ fn copies_and_forgeries_among_the_messages_of_one_batch_harm_no_other() {
     assert_eq!(vgw.dropped(DropReason::IcvMismatch), 1);
     vgw.take(&batch, site.at);
     assert_eq!(vgw.opened.len(), 4);
-    assert_eq!(vgw.dropped(DropReason::Replayed), 2 + 6);
+    assert_eq!(
+        vgw.dropped(DropReason::Replayed),
+        2 + 7,
+        "the forged one has a number that was seen"
+    );
 }
 
 /// The packet with its destination in this network.
