@@ -743,7 +743,7 @@ fn boringtun_at_the_site_in_both_roles_while_messages_are_lost_and_come_late_and
         assert_eq!(cut(&vgw.take(std::slice::from_ref(&first), from)).len(), 1);
         assert!(!vgw.is_up(), "nothing confirms the session");
         let second = site.initiate();
-        let response = cut(&vgw.take(&[second.clone()], from));
+        let response = cut(&vgw.take(std::slice::from_ref(&second), from));
         assert!(vgw.take(&[first, second], from).runs.is_empty(), "both are old");
         assert_eq!(vgw.dropped(DropReason::WireGuardHandshake), 2);
         let confirmation = site.take(&response);

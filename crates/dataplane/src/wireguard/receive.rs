@@ -168,7 +168,7 @@ impl Inbound {
                     let index = known.ok_or(DropReason::WireGuardUnknownPeer)?;
                     let peer = table.peers.get(index).ok_or(DropReason::WireGuardUnknownPeer)?;
                     let mut session = peer.lock();
-                    return session.handle_initiation(initiation, path, now, &mut self.replies);
+                    return session.handle_initiation(*initiation, path, now, &mut self.replies);
                 }
                 Ok(Verified::Response(response)) => {
                     let mut session = peer_at(&table, message, 8)?.lock();

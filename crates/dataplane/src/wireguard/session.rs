@@ -230,7 +230,7 @@ impl Session {
     /// Takes an initiation that the guard let pass, and answers it.
     pub(super) fn handle_initiation(
         &mut self,
-        mut initiation: Box<Received>,
+        mut initiation: Received,
         path: Path,
         now: Instant,
         replies: &mut WireBatch,
@@ -423,12 +423,12 @@ impl Session {
             return false;
         };
         let range = wire.room(packet.len() + OVERHEAD);
-        let mut job = [job(counter, range.start, packet.len(), 0..0, 0)];
+        let job = [job(counter, range.start, packet.len(), 0..0, 0)];
         let sealed = wire.bytes.get_mut(range.clone()).and_then(|out| {
             put_data_header(out, keys.remote, counter)?;
             put(out, DATA_HEADER, packet)
         });
-        if sealed.is_none() || seal_batch(&[&keys.send], &[], &mut wire.bytes, &mut job).is_err() {
+        if sealed.is_none() || seal_batch(&[&keys.send], &[], &mut wire.bytes, &job).is_err() {
             wire.give_back(range.start);
             return false;
         }

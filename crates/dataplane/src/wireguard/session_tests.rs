@@ -89,7 +89,9 @@ impl End {
             }
             3 => self.session.handle_cookie(message, now),
             _ => match self.guard.verify(from.remote.ip(), message, now, || true) {
-                Ok(Verified::Initiation(it)) => self.session.handle_initiation(it, from, now, wire),
+                Ok(Verified::Initiation(it)) => {
+                    self.session.handle_initiation(*it, from, now, wire)
+                }
                 Ok(Verified::Response(it)) => self.session.handle_response(&it, from, now, wire),
                 Err(_) => Err(DropReason::WireGuardMac),
             },
@@ -127,8 +129,7 @@ impl End {
         };
         let sealed = session.count(now, &mut wire).map(|counter| {
             let range = wire.room(32 + OVERHEAD);
-            let mut job = job(counter, range.start, 0, 0..28, 4);
-            job.suffix = 4;
+            let job = job(counter, range.start, 0, 0..28, 4);
             put_data_header(&mut wire.bytes[range.clone()], keys.remote, counter).unwrap();
             seal_batch(&[&keys.send], &packet(), &mut wire.bytes, &[job]).unwrap();
             append_run(&mut wire, session.path().unwrap(), 0, range);
