@@ -11,15 +11,12 @@ use crate::counters::Counters;
 use crate::diagnosis::Diagnosis;
 use crate::established::Estate;
 use crate::event::{DownReason, Event, Transmit, TransmitPayload};
+use crate::grace::Grace;
 use crate::ike_sa::IkeSa;
 use crate::peers::Peers;
 
 /// Octets of a nonce: half the largest PRF key and more (RFC 7296 2.10).
 const NONCE: usize = 32;
-
-/// Inbound SAs of one tunnel that may be in their grace time at once: a peer that rekeys without
-/// end fills no table.
-const GRACE_PER_TUNNEL: usize = 8;
 
 /// What an IKE SA asks of the endpoint because other IKE SAs are concerned. `u64` is our SPI.
 pub(crate) enum Effect {
@@ -57,8 +54,7 @@ pub(crate) struct Context {
     pub(crate) effects: VecDeque<Effect>,
     /// ESP SPIs in use, those in their grace time included.
     esp_spis: BTreeSet<Spi>,
-    /// Inbound SAs that still receive after their DELETE.
-    grace: BTreeSet<(Instant, TunnelId, Spi)>,
+    grace: Grace,
     /// IKE SAs of the tunnel whose message is being handled.
     pub(crate) siblings: usize,
     /// Replies and events that strangers may still cause in the present second.
@@ -77,7 +73,7 @@ impl Context {
             transmits: VecDeque::new(),
             effects: VecDeque::new(),
             esp_spis: BTreeSet::new(),
-            grace: BTreeSet::new(),
+            grace: Grace::default(),
             siblings: 0,
             strangers: (None, 0),
         }
@@ -117,30 +113,22 @@ impl Context {
 
     /// Ends an inbound SA after the grace time, for packets under way.
     pub(crate) fn retire_inbound(&mut self, tunnel: TunnelId, spi: Spi) {
-        let of_tunnel = self.grace.iter().filter(|(_, of, _)| *of == tunnel);
-        let (count, oldest) =
-            of_tunnel.fold((0, None), |(n, first), e| (n + 1, first.or(Some(*e))));
-        if let Some(entry) = oldest.filter(|_| count >= GRACE_PER_TUNNEL) {
-            self.grace.remove(&entry);
-            self.remove_inbound(entry.1, entry.2);
+        if let Some(spi) = self.grace.make_room(tunnel) {
+            self.remove_inbound(tunnel, spi);
         }
-        self.grace.insert((self.now + self.config.inbound_grace, tunnel, spi));
+        self.grace.insert(tunnel, spi, self.now + self.config.inbound_grace);
     }
 
     /// When the next grace time ends.
     pub(crate) fn grace_deadline(&self) -> Option<Instant> {
-        self.grace.first().map(|(at, ..)| *at)
+        self.grace.deadline()
     }
 
     /// Ends what has had its grace; with `tunnel` all of that tunnel.
     pub(crate) fn end_grace(&mut self, of: Option<TunnelId>) {
-        let now = self.now;
-        let over = |(at, tunnel, _): &(Instant, TunnelId, Spi)| *at <= now || of == Some(*tunnel);
-        let due: Vec<_> = self.grace.iter().filter(|entry| over(entry)).copied().collect();
-        for entry in due {
-            self.grace.remove(&entry);
-            self.remove_inbound(entry.1, entry.2);
-        }
+        let mut over = self.grace.take_due(self.now);
+        over.extend(of.into_iter().flat_map(|tunnel| self.grace.take(tunnel)));
+        over.into_iter().for_each(|(tunnel, spi)| self.remove_inbound(tunnel, spi));
     }
 
     /// A duration of `base` and up to as much again, at random.

@@ -23,6 +23,7 @@ mod established;
 mod event;
 mod exchange;
 mod fragment;
+mod grace;
 mod half_open;
 mod ike_sa;
 mod invalid_spi;

@@ -258,8 +258,7 @@ impl AuthWait {
         };
         let all = || ctx.peers.candidates(path);
         let only = all().next().filter(|_| all().nth(1).is_none()).map(|p| p.tunnel);
-        let known: Vec<_> =
-            all().filter(|p| p.remote_id.as_ref().is_none_or(|r| r.matches(id))).collect();
+        let known: Vec<_> = ctx.peers.candidates_named(path, id).collect();
         if known.is_empty() {
             let mut expected: Vec<String> = all()
                 .take(16)

@@ -72,7 +72,7 @@ pub(crate) fn process_request(
     let choose = |p: &Arc<PeerConfig>| {
         p.ike.choose(offer).map(|(suite, answer)| (Arc::clone(p), suite, answer))
     };
-    let Some((peer, suite, proposal)) = ctx.peers.candidates(path).find_map(choose) else {
+    let Some((peer, suite, proposal)) = ctx.peers.candidates_apart(path).find_map(choose) else {
         ctx.counters.no_proposal += 1;
         let difference = first.ike.difference(offer);
         let only = ctx.peers.candidates(path).nth(1).is_none();

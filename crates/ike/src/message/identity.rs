@@ -84,6 +84,20 @@ impl Identity {
             _ => self == other,
         }
     }
+
+    /// The same for all identities that [match](Self::matches) each other, and for no others: a
+    /// key for maps.
+    #[must_use]
+    pub fn folded(&self) -> Self {
+        match self {
+            Self::Fqdn(name) => Self::Fqdn(name.to_ascii_lowercase()),
+            Self::Rfc822(mail) => Self::Rfc822(match mail.rsplit_once('@') {
+                Some((user, host)) => format!("{user}@{}", host.to_ascii_lowercase()),
+                None => mail.clone(),
+            }),
+            other => other.clone(),
+        }
+    }
 }
 
 impl From<IpAddr> for Identity {

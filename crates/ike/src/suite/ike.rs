@@ -129,7 +129,7 @@ impl fmt::Display for KeGroup {
 }
 
 /// What we accept for an IKE SA, each list best first.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct IkeProposals {
     /// Encryption.
     pub encryption: Vec<IkeEncryption>,
