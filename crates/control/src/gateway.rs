@@ -1,18 +1,19 @@
 //! Which tunnels should exist, which one carries the traffic, and what to tell both planes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataplane::{Counters, DataEvent, DropReason, InboundCommand, OutboundCommand, mtu};
+use dataplane::{Counters, DataEvent, DropReason, InboundCommand, OutboundCommand};
 use ike::{Command, DownReason, Endpoint, EndpointConfig, Event, IkeRng};
+use ipnet::IpNet;
 use sa::{Path, Secret, TunnelId};
 
-use crate::config::Config;
+use crate::config::{Config, Tunnel};
 use crate::failover::link_mtu;
-use crate::probe::Prober;
 use crate::status::{ConnectionStatus, Status, ike_counters};
 use crate::tunnel::TunnelState;
+use crate::tunnels::Tunnels;
 use crate::wireguard::Peers;
 use crate::{Action, Interface, Severity, TunnelVerb};
 
@@ -26,8 +27,12 @@ const STOP_WAIT: Duration = Duration::from_secs(2);
 pub struct Gateway {
     pub(crate) config: Config,
     pub(crate) endpoint: Endpoint,
-    pub(crate) tunnels: BTreeMap<TunnelId, TunnelState>,
+    pub(crate) tunnels: Tunnels,
     pub(crate) active: Vec<Option<TunnelId>>,
+    /// Prefixes of connections that something else in the table of routes overrides.
+    pub(crate) covered: BTreeSet<IpNet>,
+    /// The MTU of the device that the tunnels asked for last.
+    pub(crate) tunnel_mtu: Option<u16>,
     /// The number of the next tunnel that a reload adds.
     pub(crate) next_id: u32,
     pub(crate) wireguard: Peers,
@@ -56,7 +61,9 @@ impl Gateway {
         let mut gateway = Self {
             wireguard: Peers::new(endpoint.nat_t_port, now),
             endpoint: Endpoint::new(endpoint, rng, now),
-            tunnels: BTreeMap::new(),
+            tunnels: Tunnels::default(),
+            covered: BTreeSet::new(),
+            tunnel_mtu: None,
             active: vec![None; config.connections.len()],
             next_id: u32::try_from(ids).unwrap_or(u32::MAX),
             inbound: counters.0,
@@ -67,18 +74,17 @@ impl Gateway {
             stopped: false,
             config,
         };
-        for tunnel in gateway.config.connections.iter().flat_map(|c| &c.tunnels) {
+        let tunnels: Vec<_> = gateway.config.tunnels().map(|(at, t)| (at, t.clone())).collect();
+        let mut begin = Vec::new();
+        for (connection, tunnel) in tunnels {
             let id = tunnel.id;
             let secret = secrets.remove(&id).unwrap_or_default();
-            let state = TunnelState::new(tunnel.clone(), secret, now);
+            let state = gateway.state(tunnel, connection, secret, now);
             gateway.endpoint.add_peer(state.peer(gateway.config.link_mtu));
-            for action in link_mtu(id, gateway.config.link_mtu) {
-                gateway.actions.push_back(action);
-            }
+            gateway.actions.extend(link_mtu(id, gateway.config.link_mtu));
+            begin.extend(state.begins().then_some(id));
             gateway.tunnels.insert(id, state);
         }
-        let begin: Vec<TunnelId> =
-            gateway.tunnels.iter().filter(|(_, t)| t.begins()).map(|(id, _)| *id).collect();
         for id in begin {
             gateway.endpoint.handle_command(Command::Initiate(id), now);
         }
@@ -86,6 +92,17 @@ impl Gateway {
         gateway.install_routes();
         gateway.pump(now);
         gateway
+    }
+
+    pub(crate) fn state(
+        &self,
+        tunnel: Tunnel,
+        connection: usize,
+        psk: Secret,
+        now: Instant,
+    ) -> TunnelState {
+        let counters = [self.inbound.tunnel(tunnel.id), self.outbound.tunnel(tunnel.id)];
+        TunnelState::new(tunnel, connection, counters, psk, now)
     }
 
     /// The addresses and routes of the TUN device.
@@ -134,30 +151,32 @@ impl Gateway {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.endpoint.handle_timeout(now);
-        if now >= self.next_tick {
+        let tick = now >= self.next_tick;
+        if tick {
             self.next_tick = now + TICK;
             self.observe_traffic(now);
         }
         self.tick_wireguard(now);
-        let due: Vec<TunnelId> = self
-            .tunnels
-            .iter_mut()
-            .filter(|(_, t)| t.retry_at.is_some_and(|at| at <= now))
-            .map(|(id, t)| {
-                t.retry_at = None;
-                *id
-            })
-            .collect();
-        self.probe_paths(now);
+        let due = self.tunnels.due(now);
+        let mut retries = due.clone();
+        retries.retain(|id| {
+            let tunnel = self.tunnels.get_mut(*id);
+            tunnel.is_some_and(|t| t.retry_at.take_if(|at| *at <= now).is_some())
+        });
+        self.probe_paths(&due, now);
         if self.stop_at.is_none() {
-            due.into_iter().for_each(|id| {
+            retries.into_iter().for_each(|id| {
                 self.endpoint.handle_command(Command::Initiate(id), now);
             });
         }
-        self.choose(now);
+        if tick {
+            self.choose(now);
+        } else {
+            due.into_iter().for_each(|id| self.choose_for(id, now));
+        }
         self.pump(now);
-        let all_gone = self.tunnels.values().all(|t| t.ike.is_none());
-        if !self.stopped && self.stop_at.is_some_and(|at| now >= at || all_gone) {
+        let all_gone = || self.tunnels.iter().all(|(_, t)| t.ike.is_none());
+        if !self.stopped && self.stop_at.is_some_and(|at| now >= at || all_gone()) {
             self.stopped = true;
             self.actions.push_back(Action::Stopped);
         }
@@ -178,7 +197,7 @@ impl Gateway {
             return result;
         }
         let id = self.find(connection, number)?;
-        if let Some(tunnel) = self.tunnels.get_mut(&id) {
+        if let Some(tunnel) = self.tunnels.get_mut(id) {
             let command = match verb {
                 TunnelVerb::Down | TunnelVerb::Up => {
                     let down = verb == TunnelVerb::Down;
@@ -218,7 +237,7 @@ impl Gateway {
     /// seconds.
     pub fn handle_stop(&mut self, now: Instant) {
         self.stop_at = Some(now + STOP_WAIT);
-        let ids: Vec<TunnelId> = self.tunnels.keys().copied().collect();
+        let ids: Vec<TunnelId> = self.tunnels.iter().map(|(id, _)| id).collect();
         for id in ids {
             self.endpoint.handle_command(Command::Delete(id), now);
         }
@@ -234,12 +253,10 @@ impl Gateway {
     /// When [`Self::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
-        let retries = self.tunnels.values().filter_map(|t| t.retry_at);
-        let probes = self.tunnels.values().filter_map(|t| t.prober.as_ref()?.deadline());
         let ike = self.endpoint.poll_timeout().map(|(at, _)| at);
         let stop = self.stop_at.filter(|_| !self.stopped);
         let wireguard = self.wireguard.poll_timeout().filter(|_| !self.stopped);
-        let all = retries.chain(probes).chain(ike).chain(stop).chain(wireguard);
+        let all = self.tunnels.deadline().into_iter().chain(ike).chain(stop).chain(wireguard);
         all.fold(self.next_tick, Instant::min)
     }
 
@@ -266,18 +283,8 @@ impl Gateway {
                 tunnels: connection
                     .tunnels
                     .iter()
-                    .filter_map(|t| self.tunnels.get(&t.id))
-                    .map(|tunnel| {
-                        let id = tunnel.config.id;
-                        let mut status = tunnel.status(*active == Some(id), now);
-                        let (input, output) = (self.inbound.tunnel(id), self.outbound.tunnel(id));
-                        status.packets_in = input.packets();
-                        status.bytes_in = input.bytes();
-                        status.packets_out = output.packets();
-                        status.bytes_out = output.bytes();
-                        status.mtu = tunnel.is_up().then(|| self.mtu(tunnel)).flatten();
-                        status
-                    })
+                    .filter_map(|t| Some((self.tunnels.get(t.id)?, *active == Some(t.id))))
+                    .map(|(tunnel, active)| tunnel.status(active, self.config.link_mtu, now))
                     .collect(),
             })
             .chain(self.peer_statuses(now))
@@ -297,13 +304,6 @@ impl Gateway {
         }
     }
 
-    pub(crate) fn mtu(&self, tunnel: &TunnelState) -> Option<u16> {
-        let (ike, child) = (tunnel.ike.as_ref()?, tunnel.child.as_ref()?);
-        let ipv6 = ike.path.remote.is_ipv6();
-        let link_mtu = tunnel.prober.as_ref().map_or(self.config.link_mtu, Prober::link_mtu);
-        Some(mtu::tunnel_mtu(link_mtu, ipv6, child.suite.suite))
-    }
-
     /// Turns everything that the endpoint has to say into actions, in order.
     pub(crate) fn pump(&mut self, now: Instant) {
         loop {
@@ -317,9 +317,11 @@ impl Gateway {
                 self.actions.push_back(Action::Transmit(transmit));
             }
             if idle {
-                return;
+                break;
             }
         }
+        self.tunnels.settle(self.config.link_mtu);
+        self.tunnels_mtu_changed();
     }
 
     fn take_event(&mut self, event: Event, now: Instant) {
@@ -337,7 +339,7 @@ impl Gateway {
                 self.actions.push_back(Action::Outbound(OutboundCommand::Remove { tunnel, spi }));
             }
             Event::PathChanged { tunnel, path } => {
-                let ike = self.tunnels.get_mut(&tunnel).and_then(|t| t.ike.as_mut());
+                let ike = self.tunnels.get_mut(tunnel).and_then(|t| t.ike.as_mut());
                 let before = ike.map(|ike| std::mem::replace(&mut ike.path, path).remote);
                 self.path_changed(tunnel, now);
                 self.actions.push_back(Action::Outbound(OutboundCommand::SetPath { tunnel, path }));
@@ -349,29 +351,29 @@ impl Gateway {
             }
             Event::IkeRekeyed { tunnel, info } => {
                 self.log(tunnel, Severity::Info, &format!("IKE SA rekeyed, {}", info.suite));
-                if let Some(tunnel) = self.tunnels.get_mut(&tunnel) {
+                if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
                     tunnel.ike = Some(info);
                     tunnel.rekeyed(now);
                 }
             }
-            Event::ChildRekeyed { tunnel, info } => {
+            Event::ChildRekeyed { tunnel: id, info } => {
                 let text = format!(
                     "Child SA rekeyed: {}, SPIs {} in {} out",
                     info.suite, info.inbound, info.outbound
                 );
-                self.log(tunnel, Severity::Info, &text);
-                if let Some(tunnel) = self.tunnels.get_mut(&tunnel) {
+                self.log(id, Severity::Info, &text);
+                if let Some(tunnel) = self.tunnels.get_mut(id) {
                     tunnel.child = Some(info);
                     tunnel.go_up(now);
                     tunnel.rekeyed(now);
                 }
-                self.choose(now);
+                self.choose_for(id, now);
             }
             Event::IkeUp { tunnel, info } => {
                 let text =
                     format!("IKE SA with {} ({}), {}", info.remote_id, info.path, info.suite);
                 self.log(tunnel, Severity::Info, &text);
-                if let Some(tunnel) = self.tunnels.get_mut(&tunnel) {
+                if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
                     tunnel.ike = Some(info);
                 }
             }
@@ -385,20 +387,18 @@ impl Gateway {
                     info.remote_selectors
                 );
                 self.log(tunnel, Severity::Info, &text);
-                if let Some(state) = self.tunnels.get_mut(&tunnel) {
+                if let Some(state) = self.tunnels.get_mut(tunnel) {
                     state.child = Some(info);
                     state.go_up(now);
                 }
                 self.begin_probing(tunnel, now);
-                self.choose(now);
-                // The MTU of a standby tunnel counts for the device, too.
-                self.install_routes();
+                self.choose_for(tunnel, now);
             }
             Event::ChildDown { tunnel, reason } => self.down(tunnel, &reason, false, now),
             Event::IkeDown { tunnel, reason } => self.down(tunnel, &reason, true, now),
             Event::Failed { tunnel, remote, diagnosis } => {
                 let text = diagnosis.to_string();
-                if let Some(state) = tunnel.and_then(|id| self.tunnels.get_mut(&id))
+                if let Some(state) = tunnel.and_then(|id| self.tunnels.get_mut(id))
                     && !state.is_up()
                     && !state.admin_down
                 {
@@ -416,7 +416,7 @@ impl Gateway {
     }
 
     fn down(&mut self, id: TunnelId, reason: &DownReason, whole: bool, now: Instant) {
-        let Some(tunnel) = self.tunnels.get_mut(&id) else { return };
+        let Some(tunnel) = self.tunnels.get_mut(id) else { return };
         let failed = *reason == DownReason::Failed;
         // The diagnosis of a failed attempt says more than "failed".
         let why = if failed { tunnel.why.clone() } else { reason.to_string() };
@@ -428,31 +428,41 @@ impl Gateway {
             let ike = tunnel.ike.take();
             tunnel.go_down(why, now);
             tunnel.ike = ike;
+            if tunnel.ike.is_none() && tunnel.retry_at.is_none() {
+                // Nobody is left who would make a new Child SA.
+                tunnel.plan_retry(matches!(reason, DownReason::PeerDead { .. }), now);
+            }
         }
         if was_up {
             self.log(id, Severity::Warning, &format!("DOWN: {reason}"));
         }
-        self.choose(now);
+        self.choose_for(id, now);
     }
 
     /// Tells the IKE plane about traffic, which counts as a sign of life.
     fn observe_traffic(&mut self, now: Instant) {
-        let mut commands = Vec::new();
-        for (id, tunnel) in &mut self.tunnels {
-            let received = self.inbound.tunnel(*id).packets();
-            let sent = self.outbound.tunnel(*id).packets();
-            if received > std::mem::replace(&mut tunnel.packets_seen, received) {
-                commands.push(Command::TrafficSeen { tunnel: *id });
+        let seen = |tunnel: &TunnelState| tunnel.counters.each_ref().map(|c| c.packets());
+        let moved = self.tunnels.iter().filter(|(_, t)| seen(t) != t.packets);
+        let moved: Vec<TunnelId> = moved.map(|(id, _)| id).collect();
+        for tunnel in moved {
+            let Some(state) = self.tunnels.get_mut(tunnel) else { continue };
+            let new = seen(state);
+            let [received, sent] = std::mem::replace(&mut state.packets, new);
+            if new[0] > received {
+                self.endpoint.handle_command(Command::TrafficSeen { tunnel }, now);
             }
-            if sent > std::mem::replace(&mut tunnel.packets_sent, sent) {
-                commands.push(Command::TrafficSent { tunnel: *id });
+            if new[1] > sent {
+                self.endpoint.handle_command(Command::TrafficSent { tunnel }, now);
             }
         }
-        commands.into_iter().for_each(|command| self.endpoint.handle_command(command, now));
     }
 
     pub(crate) fn log(&mut self, tunnel: TunnelId, severity: Severity, text: &str) {
-        let name = self.tunnels.get(&tunnel).map_or("?", |t| t.config.name.as_str());
+        let name = self.tunnels.get(tunnel).map_or("?", |t| t.config.name.as_str());
         self.actions.push_back(Action::Log(severity, format!("{name}: {text}")));
     }
 }
+
+#[cfg(test)]
+#[path = "gateway_tests.rs"]
+mod tests;

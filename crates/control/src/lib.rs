@@ -16,6 +16,7 @@ mod reload;
 mod roaming;
 pub mod status;
 mod tunnel;
+mod tunnels;
 mod wireguard;
 
 pub use action::{Action, Interface, Request, Severity, TunnelVerb};

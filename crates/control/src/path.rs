@@ -14,7 +14,7 @@ impl Gateway {
     /// A tunnel came up, or got another Child SA.
     pub(crate) fn begin_probing(&mut self, id: TunnelId, now: Instant) {
         let ceiling = self.config.link_mtu;
-        let Some(tunnel) = self.tunnels.get_mut(&id) else { return };
+        let Some(tunnel) = self.tunnels.get_mut(id) else { return };
         let Some(child) = tunnel.child.as_ref().filter(|_| tunnel.prober.is_none()) else { return };
         let (own, peer) = tunnel.config.inside_v4;
         // Selectors for ports let no ICMP through.
@@ -26,20 +26,16 @@ impl Gateway {
     }
 
     /// Does what the paths' probes want done.
-    pub(crate) fn probe_paths(&mut self, now: Instant) {
-        let due = |prober: &Prober| prober.deadline().is_some_and(|at| at <= now);
-        let ids: Vec<TunnelId> = self
-            .tunnels
-            .iter()
-            .filter(|(_, tunnel)| tunnel.prober.as_ref().is_some_and(due))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
+    pub(crate) fn probe_paths(&mut self, due: &[TunnelId], now: Instant) {
+        for id in due.iter().copied() {
             let Some(prober) = self.prober(id) else { continue };
+            if prober.deadline().is_none_or(|at| at > now) {
+                continue;
+            }
             let (probes, change, silent) = prober.handle_timeout(now);
             self.send_probes(id, probes);
             self.apply_change(id, change);
-            if silent && let Some(tunnel) = self.tunnels.get_mut(&id) {
+            if silent && let Some(tunnel) = self.tunnels.get_mut(id) {
                 tunnel.fell(now);
                 let waited = tunnel.config.options.path_probe_timeout.unwrap_or_default();
                 let text = format!(
@@ -60,7 +56,7 @@ impl Gateway {
         self.apply_change(id, change);
         if change.back {
             self.log(id, Severity::Info, "the path carries data");
-            self.choose(now);
+            self.choose_for(id, now);
         }
     }
 
@@ -70,7 +66,7 @@ impl Gateway {
             tunnel.ike.as_ref().is_some_and(|ike| ike.path.remote.ip() == path.remote.ip())
         };
         let ids: Vec<TunnelId> =
-            self.tunnels.iter().filter(|(_, t)| there(t)).map(|(id, _)| *id).collect();
+            self.tunnels.iter().filter(|(_, t)| there(t)).map(|(id, _)| id).collect();
         for id in ids {
             if self.prober(id).is_some_and(|prober| prober.learn_mtu(mtu, now)) {
                 self.link_mtu_changed(id);
@@ -92,14 +88,14 @@ impl Gateway {
 
     /// The configuration changed under a tunnel that is up.
     pub(crate) fn restart_probing(&mut self, id: TunnelId, now: Instant) {
-        let Some(tunnel) = self.tunnels.get_mut(&id).filter(|t| t.prober.is_some()) else { return };
+        let Some(tunnel) = self.tunnels.get_mut(id).filter(|t| t.prober.is_some()) else { return };
         tunnel.prober = None;
         self.actions.extend(link_mtu(id, self.config.link_mtu));
         self.begin_probing(id, now);
     }
 
     fn prober(&mut self, id: TunnelId) -> Option<&mut Prober> {
-        self.tunnels.get_mut(&id)?.prober.as_mut()
+        self.tunnels.get_mut(id)?.prober.as_mut()
     }
 
     fn apply_change(&mut self, id: TunnelId, change: Change) {
@@ -112,15 +108,14 @@ impl Gateway {
         let Some(prober) = self.prober(id) else { return };
         let link = prober.link_mtu();
         self.actions.extend(link_mtu(id, link));
-        let inner = self.tunnels.get(&id).and_then(|tunnel| self.mtu(tunnel)).unwrap_or_default();
+        let tunnel = self.tunnels.get(id);
+        let inner = tunnel.and_then(|t| t.mtu(self.config.link_mtu)).unwrap_or_default();
         let text = format!("the outer path takes {link} octets: tunnel MTU {inner}");
         self.log(id, Severity::Info, &text);
-        // The device's MTU is that of the largest tunnel.
-        self.install_routes();
     }
 
     fn send_probes(&mut self, id: TunnelId, probes: Vec<Probe>) {
-        let Some(tunnel) = self.tunnels.get(&id) else { return };
+        let Some(tunnel) = self.tunnels.get(id) else { return };
         let (Some(ike), Some(child)) = (&tunnel.ike, &tunnel.child) else { return };
         let (own, peer) = tunnel.config.inside_v4;
         let (ipv6, suite) = (ike.path.remote.is_ipv6(), child.suite.suite);

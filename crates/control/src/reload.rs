@@ -1,6 +1,6 @@
 //! A new configuration under running tunnels: what did not change is not touched.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use ike::Command;
@@ -9,7 +9,6 @@ use sa::{Secret, TunnelId};
 use crate::config::{Config, Tunnel};
 use crate::failover::link_mtu;
 use crate::gateway::Gateway;
-use crate::tunnel::TunnelState;
 use crate::{Action, Severity};
 
 impl Gateway {
@@ -36,31 +35,32 @@ impl Gateway {
             .map(|(connection, active)| (connection.id.clone(), *active))
             .collect();
         let link_mtu_moved = config.link_mtu != self.config.link_mtu;
-        let wanted: BTreeMap<TunnelId, Tunnel> = config
-            .connections
-            .iter()
-            .flat_map(|c| &c.tunnels)
-            .map(|tunnel| (tunnel.id, tunnel.clone()))
-            .collect();
+        let wanted: BTreeMap<TunnelId, (usize, Tunnel)> =
+            config.tunnels().map(|(at, tunnel)| (tunnel.id, (at, tunnel.clone()))).collect();
         let removed = self.remove_unwanted(&wanted, now);
         self.active =
             config.connections.iter().map(|c| old_active.get(&c.id).copied().flatten()).collect();
         self.config = config;
         let (mut added, mut changed, mut kept) = (0, 0, 0);
-        for (id, tunnel) in wanted {
+        for (id, (at, _)) in &wanted {
+            if let Some(state) = self.tunnels.get_mut(*id) {
+                state.connection = *at;
+            }
+        }
+        for (id, (at, tunnel)) in wanted {
             let secret = secrets.get(&id).cloned().unwrap_or_default();
-            let known = self.tunnels.contains_key(&id);
+            let known = self.tunnels.contains(id);
             if !known || link_mtu_moved {
                 self.actions.extend(link_mtu(id, self.config.link_mtu));
                 self.restart_probing(id, now);
             }
             if !known {
                 added += 1;
-                self.add(tunnel, secret, now);
+                self.add(tunnel, at, secret, now);
             } else if self.replace(id, tunnel, secret, now) {
                 changed += 1;
             } else {
-                if link_mtu_moved && let Some(state) = self.tunnels.get(&id) {
+                if link_mtu_moved && let Some(state) = self.tunnels.get(id) {
                     let peer = Box::new(state.peer(self.config.link_mtu));
                     self.endpoint.handle_command(Command::ReplacePeer(peer), now);
                 }
@@ -106,7 +106,7 @@ impl Gateway {
         mut secrets: BTreeMap<TunnelId, Secret>,
     ) -> BTreeMap<TunnelId, Secret> {
         let known: BTreeMap<String, TunnelId> =
-            self.tunnels.iter().map(|(id, t)| (t.config.name.clone(), *id)).collect();
+            self.tunnels.iter().map(|(id, t)| (t.config.name.clone(), id)).collect();
         let mut out = BTreeMap::new();
         for tunnel in config.connections.iter_mut().flat_map(|c| &mut c.tunnels) {
             let secret = secrets.remove(&tunnel.id).unwrap_or_default();
@@ -131,20 +131,24 @@ impl Gateway {
         out
     }
 
-    fn remove_unwanted(&mut self, wanted: &BTreeMap<TunnelId, Tunnel>, now: Instant) -> usize {
-        let gone: BTreeSet<TunnelId> =
-            self.tunnels.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
+    fn remove_unwanted(
+        &mut self,
+        wanted: &BTreeMap<TunnelId, (usize, Tunnel)>,
+        now: Instant,
+    ) -> usize {
+        let gone = self.tunnels.iter().map(|(id, _)| id).filter(|id| !wanted.contains_key(id));
+        let gone: Vec<TunnelId> = gone.collect();
         for id in &gone {
             self.endpoint.remove_peer(*id, now);
             self.pump(now);
-            self.tunnels.remove(id);
+            self.tunnels.remove(*id);
         }
         gone.len()
     }
 
-    fn add(&mut self, tunnel: Tunnel, secret: Secret, now: Instant) {
+    fn add(&mut self, tunnel: Tunnel, connection: usize, secret: Secret, now: Instant) {
         let id = tunnel.id;
-        let state = TunnelState::new(tunnel, secret, now);
+        let state = self.state(tunnel, connection, secret, now);
         self.endpoint.add_peer(state.peer(self.config.link_mtu));
         let begins = state.begins();
         self.tunnels.insert(id, state);
@@ -156,14 +160,14 @@ impl Gateway {
     /// Returns whether there was something to replace. A tunnel that stands gets its new options
     /// make-before-break; one that does not is tried at once.
     fn replace(&mut self, id: TunnelId, tunnel: Tunnel, secret: Secret, now: Instant) -> bool {
-        let Some(state) = self.tunnels.get_mut(&id) else { return false };
+        let Some(state) = self.tunnels.get_mut(id) else { return false };
         if state.config == tunnel && state.psk == secret {
             return false;
         }
         state.config = tunnel;
         state.psk = secret;
         self.restart_probing(id, now);
-        let Some(state) = self.tunnels.get(&id) else { return false };
+        let Some(state) = self.tunnels.get(id) else { return false };
         let (stands, down) = (state.ike.is_some(), state.admin_down);
         let peer = state.peer(self.config.link_mtu);
         let may_begin = state.config.remote.is_some();

@@ -16,7 +16,7 @@ impl Gateway {
     pub fn outside_paths(&self) -> impl Iterator<Item = (TunnelId, IpAddr, SocketAddr)> + '_ {
         self.tunnels.iter().filter_map(|(id, tunnel)| {
             let (local, remote) = (tunnel.config.local?, tunnel.config.remote?);
-            Some((*id, local, SocketAddr::new(remote, tunnel.config.remote_port)))
+            Some((id, local, SocketAddr::new(remote, tunnel.config.remote_port)))
         })
     }
 
@@ -30,7 +30,7 @@ impl Gateway {
         now: Instant,
     ) {
         for (id, address) in addresses {
-            let Some(state) = self.tunnels.get_mut(id) else { continue };
+            let Some(state) = self.tunnels.get_mut(*id) else { continue };
             let Some(old) = state.config.local.replace(*address).filter(|old| old != address)
             else {
                 continue;
@@ -40,7 +40,8 @@ impl Gateway {
                 ike.mobike && ike.began && ike.path.local.is_ipv4() == address.is_ipv4()
             });
             let peer = Box::new(state.peer(self.config.link_mtu));
-            for tunnel in self.config.connections.iter_mut().flat_map(|c| &mut c.tunnels) {
+            let connection = self.config.connections.get_mut(state.connection);
+            for tunnel in connection.into_iter().flat_map(|c| &mut c.tunnels) {
                 if tunnel.id == *id {
                     tunnel.local = Some(*address);
                 }

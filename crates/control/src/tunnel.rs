@@ -1,7 +1,9 @@
 //! One tunnel at run time: what the configuration asks of it and how it stands.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dataplane::{TunnelCounters, mtu};
 use ike::{ChildInfo, Dpd, IkeInfo, PeerConfig};
 use sa::Secret;
 
@@ -21,6 +23,10 @@ const MEMORY: Duration = Duration::from_secs(600);
 
 pub(crate) struct TunnelState {
     pub(crate) config: config::Tunnel,
+    /// The place of its connection in the configuration.
+    pub(crate) connection: usize,
+    /// What came in and what went out.
+    pub(crate) counters: [Arc<TunnelCounters>; 2],
     pub(crate) psk: Secret,
     pub(crate) ike: Option<IkeInfo>,
     pub(crate) child: Option<ChildInfo>,
@@ -34,20 +40,26 @@ pub(crate) struct TunnelState {
     pub(crate) prober: Option<Prober>,
     pub(crate) retry_at: Option<Instant>,
     attempts: u32,
-    /// Packets received when the control plane looked last.
-    pub(crate) packets_seen: u64,
-    /// Packets sent when the control plane looked last.
-    pub(crate) packets_sent: u64,
+    /// Packets in and out when the control plane looked last.
+    pub(crate) packets: [u64; 2],
 }
 
 impl TunnelState {
-    pub(crate) fn new(config: config::Tunnel, psk: Secret, now: Instant) -> Self {
+    pub(crate) fn new(
+        config: config::Tunnel,
+        connection: usize,
+        counters: [Arc<TunnelCounters>; 2],
+        psk: Secret,
+        now: Instant,
+    ) -> Self {
         let why = match config.options.startup_action {
             StartupAction::Add => "waiting for the peer to begin",
             StartupAction::Start => "not tried yet",
         };
         Self {
             config,
+            connection,
+            counters,
             psk,
             ike: None,
             child: None,
@@ -59,13 +71,26 @@ impl TunnelState {
             prober: None,
             retry_at: None,
             attempts: 0,
-            packets_seen: 0,
-            packets_sent: 0,
+            packets: [0; 2],
         }
     }
 
     pub(crate) fn is_up(&self) -> bool {
         self.child.is_some()
+    }
+
+    /// When it wants to be looked at: for the next attempt, or for its probes.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let probes = self.prober.as_ref().and_then(Prober::deadline);
+        self.retry_at.into_iter().chain(probes).min()
+    }
+
+    /// Octets that an inner packet may have while it is up; `link_mtu` is the configured MTU of the
+    /// outer path.
+    pub(crate) fn mtu(&self, link_mtu: u16) -> Option<u16> {
+        let (ike, child) = (self.ike.as_ref()?, self.child.as_ref()?);
+        let link_mtu = self.prober.as_ref().map_or(link_mtu, Prober::link_mtu);
+        Some(mtu::tunnel_mtu(link_mtu, ike.path.remote.is_ipv6(), child.suite.suite))
     }
 
     /// Whether the connection's traffic may move to this tunnel from another one that works.
@@ -187,7 +212,8 @@ impl TunnelState {
         peer
     }
 
-    pub(crate) fn status(&self, active: bool, now: Instant) -> TunnelStatus {
+    pub(crate) fn status(&self, active: bool, link_mtu: u16, now: Instant) -> TunnelStatus {
+        let [input, output] = &self.counters;
         let age = |at: Instant| now.saturating_duration_since(at).as_secs();
         let mut status = TunnelStatus {
             state: if self.is_up() { "UP" } else { "DOWN" }.into(),
@@ -195,6 +221,11 @@ impl TunnelState {
             since_seconds: age(self.since),
             since_age: now.saturating_duration_since(self.since),
             active,
+            packets_in: input.packets(),
+            bytes_in: input.bytes(),
+            packets_out: output.packets(),
+            bytes_out: output.bytes(),
+            mtu: self.mtu(link_mtu),
             ..TunnelStatus::default()
         };
         if let Some(ike) = &self.ike {

@@ -189,7 +189,7 @@ impl Gateway {
         }
         if !lines.is_empty() {
             // The MTU of the device depends on where the peers are.
-            self.install_routes();
+            self.set_mtu();
         }
         self.actions.extend(lines.into_iter().map(|(severity, line)| Action::Log(severity, line)));
     }

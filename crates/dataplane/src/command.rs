@@ -66,6 +66,8 @@ pub enum OutboundCommand {
     },
     /// The whole route table.
     SetRoutes(Vec<Route>),
+    /// These entries are added to the table, or take the place of those for the same prefixes.
+    ChangeRoutes(Vec<Route>),
     /// All WireGuard peers; the same as the receiving half has.
     SetWireGuard(Arc<WireGuard>),
     /// Seal this inner packet into the tunnel, whatever the routes and the tunnel MTU say; see

@@ -107,6 +107,9 @@ impl Outbound {
             OutboundCommand::SetRoutes(routes) => {
                 self.spd = Prefixes::new(routes.iter().map(|r| (r.prefix, r.target)));
             }
+            OutboundCommand::ChangeRoutes(routes) => {
+                routes.iter().for_each(|r| self.spd.insert(r.prefix, r.target));
+            }
             OutboundCommand::SetWireGuard(table) => {
                 for id in table.ids() {
                     let _ = self.tunnel(id);

@@ -23,12 +23,17 @@ impl<T: Copy> Prefixes<T> {
     pub(crate) fn new(entries: impl IntoIterator<Item = (IpNet, T)>) -> Self {
         let mut table = Self::default();
         for (prefix, value) in entries {
-            match prefix {
-                IpNet::V4(net) => table.v4.insert(net.trunc(), value),
-                IpNet::V6(net) => table.v6.insert(net.trunc(), value),
-            };
+            table.insert(prefix, value);
         }
         table
+    }
+
+    /// Adds a prefix, or changes what it says.
+    pub(crate) fn insert(&mut self, prefix: IpNet, value: T) {
+        match prefix {
+            IpNet::V4(net) => self.v4.insert(net.trunc(), value),
+            IpNet::V6(net) => self.v6.insert(net.trunc(), value),
+        };
     }
 
     pub(crate) fn lookup(&self, address: IpAddr) -> Option<T> {

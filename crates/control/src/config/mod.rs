@@ -175,6 +175,12 @@ pub struct Tunnel {
 }
 
 impl Config {
+    /// All tunnels, each with the place of its connection.
+    pub fn tunnels(&self) -> impl Iterator<Item = (usize, &Tunnel)> {
+        let connections = self.connections.iter().enumerate();
+        connections.flat_map(|(at, connection)| connection.tunnels.iter().map(move |t| (at, t)))
+    }
+
     /// Parses and checks a configuration. `file` names it in errors.
     ///
     /// # Errors

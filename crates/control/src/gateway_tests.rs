@@ -1,0 +1,108 @@
+//! What single events of the IKE plane lead to.
+
+use std::fmt::Write as _;
+
+use dataplane::RouteTarget;
+use ike::ChildInfo;
+use ike::suite::ChosenEsp;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng;
+use sa::{Bits, EspSuite, SelectorSet, Spi};
+
+use super::*;
+use crate::config::Role;
+
+const CONNECTIONS: u32 = 50;
+
+/// An agent with many connections, whose peers never answer.
+fn gateway(startup: &str, now: Instant) -> Gateway {
+    let mut text = String::from(
+        "[customer_gateway]\nid = \"cgw\"\nidentity = \"branch.example\"\n\
+         onprem_cidrs = [\"192.168.0.0/16\"]\n",
+    );
+    for number in 0..CONNECTIONS {
+        let _ = writeln!(
+            text,
+            "[[vpn_connection]]\nid = \"vpn-{number}\"\nvpc_cidrs = [\"10.{number}.0.0/16\"]"
+        );
+        for tunnel in 0..2 {
+            let _ = writeln!(
+                text,
+                "[[vpn_connection.tunnel]]\noutside_address = \"198.51.100.1{tunnel}\"\n\
+                 tunnel_inside_cidr = \"169.254.{}.{}/30\"\npre_shared_key_file = \"psk\"\n\
+                 startup_action = \"{startup}\"",
+                100 + number,
+                tunnel * 4
+            );
+        }
+    }
+    let config = Config::parse(Role::Agent, &text, "test.toml").unwrap();
+    let key = |t: &Tunnel| (t.id, Secret::new(b"a key of the tests".to_vec()));
+    let secrets = config.tunnels().map(|(_, tunnel)| key(tunnel)).collect();
+    let rng = Box::new(ChaCha20Rng::seed_from_u64(1));
+    Gateway::new(config, secrets, EndpointConfig::default(), rng, Default::default(), now)
+}
+
+fn child_up(tunnel: TunnelId, now: Instant) -> Event {
+    let info = ChildInfo {
+        inbound: Spi(0x8000_0001),
+        outbound: Spi(0x8000_0002),
+        suite: ChosenEsp { suite: EspSuite::AesGcm16(Bits::B256), esn: false, group: None },
+        local_selectors: SelectorSet::nets(&[IpNet::V4(ipnet::Ipv4Net::default())]),
+        remote_selectors: SelectorSet::nets(&[IpNet::V4(ipnet::Ipv4Net::default())]),
+        additional_ts_possible: false,
+        established: now,
+        rekey_at: now + Duration::from_secs(3000),
+    };
+    Event::ChildUp { tunnel, info }
+}
+
+fn actions(gateway: &mut Gateway) -> Vec<Action> {
+    std::iter::from_fn(|| gateway.poll_action()).collect()
+}
+
+#[test]
+fn a_tunnel_that_comes_up_changes_the_routes_of_its_connection_only() {
+    let now = Instant::now();
+    let mut gateway = gateway("add", now);
+    let first = actions(&mut gateway);
+    let tables = first.iter().filter_map(|action| match action {
+        Action::Outbound(OutboundCommand::SetRoutes(routes)) => Some(routes.len()),
+        _ => None,
+    });
+    // The network behind the peer, and the inside address of each tunnel.
+    assert_eq!(tables.collect::<Vec<_>>(), [3 * CONNECTIONS as usize]);
+    let id = gateway.tunnel_id("vpn-7", 1).unwrap();
+    gateway.take_event(child_up(id, now), now);
+    gateway.pump(now);
+    let mut changed = Vec::new();
+    for action in actions(&mut gateway) {
+        match action {
+            Action::Outbound(OutboundCommand::ChangeRoutes(routes)) => changed.extend(routes),
+            Action::Log(..) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let route = changed.pop().unwrap();
+    assert_eq!((route.prefix.to_string(), changed.len()), ("10.7.0.0/16".into(), 0));
+    assert_eq!(route.target, RouteTarget::Tunnel(id));
+}
+
+#[test]
+fn a_child_sa_that_goes_after_its_ike_sa_is_tried_again() {
+    for (startup, tried) in [("start", true), ("add", false)] {
+        let now = Instant::now();
+        let mut gateway = gateway(startup, now);
+        let id = gateway.tunnel_id("vpn-7", 1).unwrap();
+        // No IKE SA is left, and the end of the Child SA is the last word.
+        gateway.take_event(child_up(id, now), now);
+        assert_eq!(gateway.tunnels.get(id).unwrap().retry_at, None);
+        gateway.take_event(Event::ChildDown { tunnel: id, reason: DownReason::Expired }, now);
+        gateway.pump(now);
+        let retry_at = gateway.tunnels.get(id).unwrap().retry_at;
+        assert_eq!(retry_at, tried.then_some(now + Duration::from_secs(1)));
+        if let Some(at) = retry_at {
+            assert!(gateway.poll_timeout() <= at, "and it is looked at by then");
+        }
+    }
+}
