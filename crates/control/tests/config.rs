@@ -120,7 +120,7 @@ fn what_is_out_of_range_is_named_with_its_line_and_its_range() {
         (
             "tunnel_inside_cidr = \"169.254.12.0/30\"",
             "tunnel_inside_cidr = \"169.254.5.0/30\"",
-            "tunnel_inside_cidr = \"169.254.5.0/30\": must be a /30 in 169.254.0.0/16 other than 169.254.0.0 to 169.254.5.0 and 169.254.169.252",
+            "tunnel_inside_cidr = \"169.254.5.0/30\": must be a /30 in 169.254.0.0/16 other than 169.254.0.0 to 169.254.5.0 and 169.254.169.252 (relaxed_limits = true allows private ranges, too)",
         ),
         (
             "identity = \"branch.example\"",
@@ -181,7 +181,7 @@ fn an_unknown_key_is_named_with_those_that_are_known() {
 }
 
 #[test]
-fn relaxed_limits_lift_minima_and_nothing_else() {
+fn relaxed_limits_lift_minima_and_no_other_limit() {
     let relaxed = changed("relaxed_limits = false", "relaxed_limits = true");
     let short = relaxed
         .replace("phase1_lifetime_seconds = 28800", "phase1_lifetime_seconds = 20")
@@ -195,6 +195,27 @@ fn relaxed_limits_lift_minima_and_nothing_else() {
     for zero in ["phase1_lifetime_seconds = 20", "dpd_timeout_seconds = 3"] {
         let key = zero.split(' ').next().unwrap();
         assert!(vgw(&short.replace(zero, &format!("{key} = 0"))).is_err());
+    }
+}
+
+#[test]
+fn relaxed_limits_allow_inside_blocks_of_private_ranges() {
+    let relaxed = changed("relaxed_limits = false", "relaxed_limits = true");
+    for (block, allowed) in [
+        ("10.9.9.0/30", true),
+        ("100.127.255.252/30", true),
+        ("172.31.0.4/30", true),
+        ("192.168.77.8/30", true),
+        ("169.254.5.0/30", false),
+        ("169.254.169.252/30", false),
+        ("10.9.9.1/30", false),
+        ("10.9.9.0/29", false),
+        ("100.128.0.0/30", false),
+        ("198.51.100.0/30", false),
+        ("0.0.0.0/30", false),
+    ] {
+        let config = vgw(&relaxed.replace("169.254.12.0/30", block));
+        assert_eq!(config.is_ok(), allowed, "{block}: {config:?}");
     }
 }
 

@@ -67,10 +67,10 @@ fn every_kind_of_fault_is_named_with_its_line_its_key_and_what_would_be_right() 
         ("phase2_dh_group_numbers = [31, 20]", "phase2_dh_group_numbers = [25]", 59, "phase2_dh_group_numbers: group 25 is not supported; use one of 14, 15, 16, 19, 20, 21, 31"),
         ("phase1_encryption_algorithms = [\"AES256-GCM-16\", ", "phase1_encryption_algorithms = [\"3DES\", ", 54, "phase1_encryption_algorithms: `3DES` is not known; use one of AES256-GCM-16, AES128-GCM-16, CHACHA20-POLY1305, AES256, AES128"),
         // Inside addresses.
-        ("169.254.12.0/30", "169.254.12.1/30", 52, "tunnel_inside_cidr = \"169.254.12.1/30\": must be a /30 in 169.254.0.0/16 other than 169.254.0.0 to 169.254.5.0 and 169.254.169.252"),
-        ("169.254.12.0/30", "169.254.12.0/29", 52, "tunnel_inside_cidr = \"169.254.12.0/29\": must be a /30 in 169.254.0.0/16 other than 169.254.0.0 to 169.254.5.0 and 169.254.169.252"),
-        ("169.254.12.0/30", "10.9.9.0/30", 52, "tunnel_inside_cidr = \"10.9.9.0/30\": must be a /30 in 169.254.0.0/16 other than 169.254.0.0 to 169.254.5.0 and 169.254.169.252"),
-        ("169.254.12.0/30", "169.254.169.252/30", 52, "tunnel_inside_cidr = \"169.254.169.252/30\": must be a /30 in 169.254.0.0/16 other than 169.254.0.0 to 169.254.5.0 and 169.254.169.252"),
+        ("169.254.12.0/30", "169.254.12.1/30", 52, "tunnel_inside_cidr = \"169.254.12.1/30\": must be a /30 in 169.254.0.0/16 other than 169.254.0.0 to 169.254.5.0 and 169.254.169.252 (relaxed_limits = true allows private ranges, too)"),
+        ("169.254.12.0/30", "169.254.12.0/29", 52, "tunnel_inside_cidr = \"169.254.12.0/29\": must be a /30 in 169.254.0.0/16 other than 169.254.0.0 to 169.254.5.0 and 169.254.169.252 (relaxed_limits = true allows private ranges, too)"),
+        ("169.254.12.0/30", "10.9.9.0/30", 52, "tunnel_inside_cidr = \"10.9.9.0/30\": must be a /30 in 169.254.0.0/16 other than 169.254.0.0 to 169.254.5.0 and 169.254.169.252 (relaxed_limits = true allows private ranges, too)"),
+        ("169.254.12.0/30", "169.254.169.252/30", 52, "tunnel_inside_cidr = \"169.254.169.252/30\": must be a /30 in 169.254.0.0/16 other than 169.254.0.0 to 169.254.5.0 and 169.254.169.252 (relaxed_limits = true allows private ranges, too)"),
         // Things that exist twice.
         ("id = \"cgw-branch\"", "id = \"cgw-office\"", 24, "id = \"cgw-office\": two customer gateways have this id"),
     ];

@@ -13,6 +13,15 @@ use super::{ConfigError, Options, Role, Tunnel};
 /// The /30 blocks of 169.254.0.0/16 that AWS keeps for itself, by their third and fourth octet.
 const RESERVED: [(u8, u8); 7] = [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (169, 252)];
 
+/// Where inside /30 blocks may lie with `relaxed_limits`, besides 169.254.0.0/16 with its room for
+/// 8,188 connections: private use (RFC 1918) and shared address space (RFC 6598).
+const PRIVATE: [(Ipv4Addr, u8); 4] = [
+    (Ipv4Addr::new(10, 0, 0, 0), 8),
+    (Ipv4Addr::new(100, 64, 0, 0), 10),
+    (Ipv4Addr::new(172, 16, 0, 0), 12),
+    (Ipv4Addr::new(192, 168, 0, 0), 16),
+];
+
 pub(super) struct Builder<'a> {
     pub(super) source: &'a Source<'a>,
     pub(super) role: Role,
@@ -103,10 +112,14 @@ impl Builder<'_> {
     fn inside_v4(&self, cidr: &S<Ipv4Net>) -> Result<(Ipv4Addr, Ipv4Addr), ConfigError> {
         let net = *cidr.get_ref();
         let [a, b, c, d] = net.addr().octets();
-        let right = net.prefix_len() == 30 && (a, b) == (169, 254) && net.addr() == net.network();
-        if !right || RESERVED.contains(&(c, d)) {
+        let link_local = (a, b) == (169, 254) && !RESERVED.contains(&(c, d));
+        let within = |(range, len): &(Ipv4Addr, u8)| {
+            Ipv4Net::new(*range, *len).is_ok_and(|range| range.contains(&net))
+        };
+        let right = link_local || (self.relaxed && PRIVATE.iter().any(within));
+        if !right || net.prefix_len() != 30 || net.addr() != net.network() {
             let text = format!(
-                "tunnel_inside_cidr = \"{net}\": must be a /30 in 169.254.0.0/16 other than 169.254.0.0 to 169.254.5.0 and 169.254.169.252"
+                "tunnel_inside_cidr = \"{net}\": must be a /30 in 169.254.0.0/16 other than 169.254.0.0 to 169.254.5.0 and 169.254.169.252 (relaxed_limits = true allows private ranges, too)"
             );
             return Err(self.source.error(&cidr.span(), text));
         }
