@@ -1,4 +1,5 @@
-//! What the runtime must do, strictly in order.
+//! What the runtime must do: the commands of each plane in order, and all of them before the
+//! messages that come later.
 
 use std::net::IpAddr;
 
@@ -6,7 +7,8 @@ use dataplane::{InboundCommand, OutboundCommand};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// One thing to do. An inbound command must be carried out before the next transmit is sent.
+/// One thing to do. An inbound command must be carried out before any later transmit is sent;
+/// transmits may wait for commands that come after them.
 #[derive(Clone, Debug)]
 pub enum Action {
     /// For the receiving half of the data plane.

@@ -101,6 +101,38 @@ fn a_second_owner_and_bad_names_are_refused_in_words() {
 }
 
 #[test]
+fn many_addresses_and_routes_come_at_once_and_each_has_its_answer() {
+    enter_fresh_namespace();
+    let _device = tun("t0", TunMode::Auto, "169.254.10.1/30", 1438);
+    block_on(async {
+        let link = Link::find("t0").unwrap();
+        let addresses: Vec<ipnet::IpNet> = (0..300_u16)
+            .map(|n| format!("10.9.{}.{}/30", n / 64, n % 64 * 4 + 1))
+            .map(|t| t.parse().unwrap())
+            .collect();
+        let results = link.add_addresses(&addresses).await;
+        assert_eq!(results.iter().filter(|r| r.is_ok()).count(), addresses.len());
+        let routes: Vec<_> = (0..300_u16)
+            .map(|n| (format!("10.{}.{}.0/24", 20 + n / 250, n % 250).parse().unwrap(), None))
+            .collect();
+        link.add_route(routes[150].0, None).await.unwrap();
+        // One in the middle exists already: it has its own answer, and the others theirs.
+        let results = link.add_routes(&routes).await;
+        for (at, result) in results.iter().enumerate() {
+            let exists = result.as_ref().is_err_and(netio::netlink::NetlinkError::already_exists);
+            assert_eq!((exists, result.is_err()), (at == 150, at == 150), "{at}: {result:?}");
+        }
+        let nets: Vec<_> = routes.iter().map(|(net, _)| *net).collect();
+        // Absent already is fine.
+        for _ in 0..2 {
+            assert!(link.remove_routes(&nets).await.iter().all(Result::is_ok));
+            assert!(link.remove_addresses(&addresses).await.iter().all(Result::is_ok));
+        }
+        assert!(link.add_addresses(&[]).await.is_empty());
+    });
+}
+
+#[test]
 fn addresses_and_routes_come_and_go() {
     enter_fresh_namespace();
     let _device = tun("t0", TunMode::Auto, "169.254.10.1/30", 1438);

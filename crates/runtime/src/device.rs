@@ -40,7 +40,6 @@ impl Device {
         let link = Link::find(tun.name())?;
         link.set_queue(QUEUE).await?;
         link.set_mtu(SMALLEST_MTU_V6).await?;
-        link.set_up().await?;
         let mut device = Self {
             tun,
             link,
@@ -50,6 +49,11 @@ impl Device {
             mtu: SMALLEST_MTU_V6,
         };
         device.set_own_networks(&config.own_cidrs);
+        // While the device is up, Linux walks all routes of the device for each IPv4 address that
+        // is added: of 10,000 connections it made three quarters of a minute.
+        let v4 = addresses(interface).filter(|net| net.addr().is_ipv4()).collect();
+        device.add_addresses(&v4).await?;
+        device.link.set_up().await?;
         device.configure(interface).await?;
         Ok(device)
     }
@@ -61,44 +65,43 @@ impl Device {
 
     /// Makes addresses and routes what `interface` says, touching only what differs.
     pub(crate) async fn configure(&mut self, interface: &Interface) -> Result<(), NetlinkError> {
-        let nets = interface.addresses.iter().filter_map(|(ip, len)| IpNet::new(*ip, *len).ok());
-        let addresses: BTreeSet<IpNet> = nets.collect();
+        let addresses: BTreeSet<IpNet> = addresses(interface).collect();
         let routes: BTreeSet<IpNet> = interface.routes.iter().map(IpNet::trunc).collect();
-        for gone in self.routes.difference(&routes) {
-            self.link.remove_route(*gone).await?;
-        }
-        self.routes.retain(|route| routes.contains(route));
-        for gone in self.addresses.difference(&addresses) {
-            self.link.remove_address(*gone).await?;
-        }
-        self.addresses.retain(|address| addresses.contains(address));
-        for new in addresses {
-            if !self.addresses.contains(&new) {
-                self.link.add_address(new).await?;
-                self.addresses.insert(new);
-            }
-        }
-        for new in routes {
-            if !self.routes.contains(&new) {
-                self.add_route(new).await?;
-                self.routes.insert(new);
-            }
-        }
-        Ok(())
+        let gone: Vec<IpNet> = self.routes.difference(&routes).copied().collect();
+        let results = self.link.remove_routes(&gone).await;
+        note(&mut self.routes, &gone, results, false)?;
+        let gone: Vec<IpNet> = self.addresses.difference(&addresses).copied().collect();
+        let results = self.link.remove_addresses(&gone).await;
+        note(&mut self.addresses, &gone, results, false)?;
+        self.add_addresses(&addresses).await?;
+        let new: Vec<IpNet> = routes.difference(&self.routes).copied().collect();
+        let results = self.add_routes(&new).await;
+        note(&mut self.routes, &new, results, true)
+    }
+
+    async fn add_addresses(&mut self, wanted: &BTreeSet<IpNet>) -> Result<(), NetlinkError> {
+        let new: Vec<IpNet> = wanted.difference(&self.addresses).copied().collect();
+        let results = self.link.add_addresses(&new).await;
+        note(&mut self.addresses, &new, results, true)
     }
 
     /// What this host sends itself through the tunnel should come from its own network, because
     /// that is what the other side routes back and what selectors may demand.
-    async fn add_route(&self, net: IpNet) -> Result<(), NetlinkError> {
-        let source = own_address(&self.own_networks, net.addr().is_ipv4());
-        debug!(%net, ?source, "route");
-        match self.link.add_route(net, source).await {
-            // An address may go while we look; the route is worth more than its source.
-            Err(error) if source.is_some() && !error.already_exists() => {
-                self.link.add_route(net, None).await
+    async fn add_routes(&self, nets: &[IpNet]) -> Vec<Result<(), NetlinkError>> {
+        // Asked once: the answer lists every address of the host, and each tunnel has one.
+        let [v4, v6] = [true, false].map(|v4| own_address(&self.own_networks, v4));
+        let source = |net: &IpNet| if net.addr().is_ipv4() { v4 } else { v6 };
+        let routes: Vec<_> = nets.iter().map(|net| (*net, source(net))).collect();
+        debug!(?routes, "routes");
+        let mut results = self.link.add_routes(&routes).await;
+        for (result, (net, source)) in results.iter_mut().zip(routes) {
+            let again = |error: &NetlinkError| source.is_some() && !error.already_exists();
+            if result.as_ref().is_err_and(again) {
+                // An address may go while we look; the route is worth more than its source.
+                *result = self.link.add_route(net, None).await;
             }
-            other => other,
         }
+        results
     }
 
     /// Sets the MTU. With IPv6 on the device it stays at 1280 at least, below which the kernel
@@ -117,12 +120,33 @@ impl Device {
 
     /// Removes the routes, so that nothing is sent into a device that is about to go.
     pub(crate) async fn take_down(&mut self) {
-        for route in std::mem::take(&mut self.routes) {
-            if let Err(error) = self.link.remove_route(route).await {
-                warn!("{error}");
-            }
+        let routes: Vec<IpNet> = std::mem::take(&mut self.routes).into_iter().collect();
+        for error in self.link.remove_routes(&routes).await.into_iter().filter_map(Result::err) {
+            warn!("{error}");
         }
     }
+}
+
+fn addresses(interface: &Interface) -> impl Iterator<Item = IpNet> {
+    interface.addresses.iter().filter_map(|(ip, len)| IpNet::new(*ip, *len).ok())
+}
+
+/// Keeps in mind what was added or removed; the first failure is returned.
+fn note(
+    present: &mut BTreeSet<IpNet>,
+    nets: &[IpNet],
+    results: Vec<Result<(), NetlinkError>>,
+    added: bool,
+) -> Result<(), NetlinkError> {
+    let mut failure = Ok(());
+    for (net, result) in nets.iter().zip(results) {
+        match result {
+            Ok(()) if added => drop(present.insert(*net)),
+            Ok(()) => drop(present.remove(net)),
+            Err(error) => failure = failure.and(Err(error)),
+        }
+    }
+    failure
 }
 
 /// An address of this host in one of `networks`.

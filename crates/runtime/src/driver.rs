@@ -46,8 +46,6 @@ pub(crate) struct Driver {
     /// configured.
     looked: Instant,
     look_at: Option<Instant>,
-    /// An inbound command was sent and not acknowledged yet.
-    inbound_pending: bool,
     stopping: bool,
     stopped: bool,
 }
@@ -88,7 +86,6 @@ impl Driver {
             device,
             looked: Instant::now(),
             look_at: roams.then(Instant::now),
-            inbound_pending: false,
             stopping: false,
             stopped: false,
         }
@@ -199,33 +196,52 @@ impl Driver {
         }
     }
 
-    /// Does everything that the gateway wants, in order.
+    /// Does everything that the gateway wants. Messages leave together, behind all commands: so
+    /// there is one wait for a worker, however many handshakes came in a row.
     async fn act(&mut self) {
+        let mut messages = Vec::new();
+        let (mut inbound, mut outbound) = (false, false);
+        let mut device = Vec::new();
         while let Some(action) = self.gateway.poll_action() {
             match action {
                 Action::Inbound(command) => {
-                    self.planes.inbound.apply(command);
-                    self.inbound_pending = true;
+                    self.planes.inbound.queue(command);
+                    inbound = true;
                 }
-                Action::Outbound(command) => self.planes.outbound.apply(command),
-                Action::Transmit(transmit) => {
-                    // The peer may use an SA as soon as it has this message.
-                    if std::mem::take(&mut self.inbound_pending) {
-                        self.planes.inbound.sync().await;
-                    }
-                    if let Err(error) = self.sockets.transmit(&transmit) {
-                        warn!(path = %transmit.path, %error, "an IKE message was not sent");
-                    }
+                Action::Outbound(command) => {
+                    self.planes.outbound.queue(command);
+                    outbound = true;
                 }
+                Action::Transmit(transmit) => messages.push(transmit),
                 Action::Log(Severity::Info, line) => info!("{line}"),
                 Action::Log(Severity::Warning, line) => warn!("{line}"),
+                Action::SetTunMtu(_) | Action::Interface(_) => device.push(action),
+                Action::Stopped => self.stopped = true,
+            }
+        }
+        if outbound {
+            self.planes.outbound.wake();
+        }
+        if inbound && messages.is_empty() {
+            self.planes.inbound.wake();
+        } else if inbound {
+            // A peer may use an SA as soon as it has the message.
+            self.planes.inbound.sync().await;
+        }
+        for transmit in messages {
+            if let Err(error) = self.sockets.transmit(&transmit) {
+                warn!(path = %transmit.path, %error, "an IKE message was not sent");
+            }
+        }
+        for action in device {
+            match action {
                 Action::SetTunMtu(mtu) => self.device.set_mtu(mtu).await,
                 Action::Interface(interface) => {
                     if let Err(error) = self.device.configure(&interface).await {
                         error!("{error}");
                     }
                 }
-                Action::Stopped => self.stopped = true,
+                _ => {}
             }
         }
     }

@@ -83,8 +83,19 @@ impl<C: Send + 'static> Worker<C> {
 
     /// Queues a command. It is applied in order, at once, and before any later batch.
     pub fn apply(&self, command: C) {
+        self.queue(command);
+        self.wake();
+    }
+
+    /// Queues a command that is applied in order, after the next [`Self::wake`] or
+    /// [`Self::sync`]: of many commands only the last one needs to wake the worker.
+    pub fn queue(&self, command: C) {
         // A worker that is gone is noticed by `failed`.
         let _ = self.orders.send(Order::Apply(command));
+    }
+
+    /// Lets the worker carry out what is queued.
+    pub fn wake(&self) {
         self.waker.wake();
     }
 
