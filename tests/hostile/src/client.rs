@@ -28,6 +28,10 @@ pub struct Client {
     pub spis: (u64, u64),
     session: Option<Session>,
     pub next_id: u32,
+    /// How often an answer is waited for, 300 ms each.
+    pub waits: u32,
+    /// After how many waits the request is sent again.
+    pub again: u32,
 }
 
 struct Session {
@@ -40,8 +44,32 @@ struct Session {
     request: Vec<u8>,
 }
 
+/// An IKE_SA_INIT under way.
+pub struct Initiating {
+    key: KeyExchange,
+    ni: Vec<u8>,
+    more: Vec<Payload>,
+    request: Vec<u8>,
+}
+
+/// What makes a responder believe in a NAT on both sides, as it is before most peers.
+pub fn behind_nat() -> Vec<Payload> {
+    let kinds = [NotifyType::NAT_DETECTION_SOURCE_IP, NotifyType::NAT_DETECTION_DESTINATION_IP];
+    kinds.map(|kind| Payload::notify(kind, vec![0; 20])).into()
+}
+
 /// An IKE_SA_INIT request with a true key exchange value.
 pub fn init_request(spi: u64, key: &KeyExchange, nonce: &[u8], cookie: Option<Vec<u8>>) -> Vec<u8> {
+    init_request_with(spi, key, nonce, cookie, &[])
+}
+
+fn init_request_with(
+    spi: u64,
+    key: &KeyExchange,
+    nonce: &[u8],
+    cookie: Option<Vec<u8>>,
+    more: &[Payload],
+) -> Vec<u8> {
     let offer = IkeProposals { groups: vec![KeGroup::X25519], ..IkeProposals::default() };
     let mut payloads: Vec<Payload> =
         cookie.into_iter().map(|c| Payload::notify(NotifyType::COOKIE, c)).collect();
@@ -50,6 +78,7 @@ pub fn init_request(spi: u64, key: &KeyExchange, nonce: &[u8], cookie: Option<Ve
         Payload::Ke { group: KeGroup::X25519.id(), data: key.public().to_vec() },
         Payload::Nonce(nonce.to_vec()),
     ]);
+    payloads.extend_from_slice(more);
     plain((spi, 0), ExchangeType::IKE_SA_INIT, 0, &payloads)
 }
 
@@ -93,7 +122,7 @@ impl Client {
         let socket = host.run(move || UdpSocket::bind(local)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         let psk = Secret::new(psk.as_bytes().to_vec());
-        Self { socket, remote, psk, spis: (0, 0), session: None, next_id: 0 }
+        Self { socket, remote, psk, spis: (0, 0), session: None, next_id: 0, waits: 10, again: 1 }
     }
 
     /// Sends an IKE message, behind the non-ESP marker.
@@ -119,14 +148,31 @@ impl Client {
 
     /// IKE_SA_INIT, with a cookie if one is asked for. Returns whether it was answered.
     pub fn init(&mut self) -> bool {
+        let initiating = self.begin(Vec::new());
+        self.finish(initiating)
+    }
+
+    /// Sends IKE_SA_INIT, with `more` payloads, and does not wait.
+    pub fn begin(&mut self, more: Vec<Payload>) -> Initiating {
         let key = KeyExchange::generate(KeGroup::X25519, &mut OsRng).unwrap();
         let mut ni = vec![0; 32];
         OsRng.fill_bytes(&mut ni);
         self.spis = (OsRng.next_u64() | 1, 0);
-        let mut request = init_request(self.spis.0, &key, &ni, None);
-        for _ in 0..10 {
-            self.send(&request);
-            let Some(answer) = self.receive() else { continue };
+        let request = init_request_with(self.spis.0, &key, &ni, None, &more);
+        self.send(&request);
+        Initiating { key, ni, more, request }
+    }
+
+    /// Waits for the answer to [`Self::begin`]. Returns whether it came.
+    pub fn finish(&mut self, initiating: Initiating) -> bool {
+        let Initiating { key, ni, more, mut request } = initiating;
+        for wait in 1..=self.waits {
+            let Some(answer) = self.receive() else {
+                if wait % self.again == 0 {
+                    self.send(&request);
+                }
+                continue;
+            };
             let message = parse_message(&answer).unwrap();
             if message.header.initiator_spi != self.spis.0 {
                 continue;
@@ -136,7 +182,8 @@ impl Client {
                 _ => None,
             });
             if let Some(cookie) = cookie {
-                request = init_request(self.spis.0, &key, &ni, Some(cookie));
+                request = init_request_with(self.spis.0, &key, &ni, Some(cookie), &more);
+                self.send(&request);
                 continue;
             }
             self.spis.1 = message.header.responder_spi;
@@ -246,8 +293,53 @@ impl Client {
         }
     }
 
+    /// Sends IKE_AUTH for the traffic between `nets`, ours first, and does not wait. Returns what
+    /// was sent.
+    pub fn begin_auth(
+        &mut self,
+        own: &Identity,
+        peer: &Identity,
+        nets: [SelectorSet; 2],
+    ) -> Vec<u8> {
+        let mut chain = Vec::new();
+        let payloads = self.auth_payloads_for(own, peer, nets);
+        let first = emit_chain(&payloads, &mut chain);
+        let request = self.seal(ExchangeType::IKE_AUTH, self.next_id, first, &chain);
+        self.send(&request);
+        request
+    }
+
+    /// Waits for the answer to [`Self::begin_auth`]. Returns whether it brought a Child SA.
+    pub fn finish_auth(&mut self, request: &[u8]) -> bool {
+        for wait in 1..=self.waits {
+            let Some(answer) = self.receive() else {
+                if wait % self.again == 0 {
+                    self.send(request);
+                }
+                continue;
+            };
+            let header = Header::parse(&answer).unwrap();
+            if header.response && header.message_id == self.next_id {
+                self.next_id += 1;
+                let payloads = self.open(&answer).unwrap_or_default();
+                return payloads.iter().any(|p| matches!(p, Payload::Sa(_)));
+            }
+        }
+        false
+    }
+
     /// The payloads of a right IKE_AUTH request.
     pub fn auth_payloads(&self, own: &Identity, peer: &Identity) -> Vec<Payload> {
+        let everything = SelectorSet::nets(&["0.0.0.0/0".parse().unwrap()]);
+        self.auth_payloads_for(own, peer, [everything.clone(), everything])
+    }
+
+    fn auth_payloads_for(
+        &self,
+        own: &Identity,
+        peer: &Identity,
+        [ours, theirs]: [SelectorSet; 2],
+    ) -> Vec<Payload> {
         let session = self.session.as_ref().expect("IKE_SA_INIT comes first");
         let auth = psk_auth(
             session.suite.prf,
@@ -257,14 +349,13 @@ impl Client {
             &session.nr,
             &own.emit(),
         );
-        let everything = SelectorSet::nets(&["0.0.0.0/0".parse().unwrap()]);
         vec![
             Payload::IdI(own.clone()),
             Payload::IdR(peer.clone()),
             Payload::Auth { method: 2, data: auth.expose().to_vec() },
             Payload::Sa(esp_offer()),
-            Payload::TsI(everything.clone()),
-            Payload::TsR(everything),
+            Payload::TsI(ours),
+            Payload::TsR(theirs),
         ]
     }
 

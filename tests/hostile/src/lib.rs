@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a panic in a test is the report")]
 
 pub mod client;
+pub mod load;
 mod net;
 pub mod raw;
 pub mod wire;
