@@ -20,8 +20,8 @@ const TUNNEL_KIB: f64 = 32.0;
 fn a_tunnel_costs_the_same_however_many_others_there_are() {
     let (few, few_start) = cost(FEW);
     let (many, many_start) = cost(MANY);
-    println!("{FEW} connections: {few:?} s, started with {few_start:?}");
-    println!("{MANY} connections: {many:?} s, started with {many_start:?}");
+    println!("{FEW} connections: {few:?}, started with {few_start:?}");
+    println!("{MANY} connections: {many:?}, started with {many_start:?}");
     // With a look at all tunnels for each message it was ten times as much.
     assert!(many < few * 3 + Duration::from_millis(100), "{few:?}, {many:?}");
     // Ten times as much to read; what is quadratic would be a hundred times.
