@@ -275,8 +275,15 @@ impl Established {
     /// Begins the next exchange if none is in flight.
     pub(crate) fn begin_next(&mut self, link: &mut Link, ctx: &mut Context) {
         while self.pending.is_none() && !link.window.is_waiting() {
-            let urgent = [Job::DeleteIke, Job::UpdateAddresses, Job::CheckPath];
-            let first = urgent.iter().find_map(|one| self.jobs.iter().position(|job| job == one));
+            // The DELETE of what was rekeyed follows at once: the peer's rekey of it must not come
+            // between (RFC 7296 2.25.1).
+            let urgent: [fn(&Job) -> bool; 4] = [
+                |job| *job == Job::DeleteIke,
+                |job| matches!(job, Job::DeleteChild(_)),
+                |job| *job == Job::UpdateAddresses,
+                |job| *job == Job::CheckPath,
+            ];
+            let first = urgent.iter().find_map(|is| self.jobs.iter().position(is));
             let Some(job) =
                 first.and_then(|i| self.jobs.remove(i)).or_else(|| self.jobs.pop_front())
             else {
