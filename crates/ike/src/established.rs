@@ -497,11 +497,18 @@ impl Established {
                 ctx.effects.push_back(Effect::Leave { tunnel, outbound });
             }
         } else {
+            // The peer gave this IKE SA up for one that is being negotiated: what it sent before
+            // arrives.
+            let beside = *reason == DownReason::DeletedByPeer && ctx.siblings > 1;
             for child in children {
                 if !child.is_waiting() {
                     ctx.events.push_back(Event::RemoveOutbound { tunnel, spi: child.outbound });
                 }
-                ctx.remove_inbound(tunnel, child.inbound);
+                if beside {
+                    ctx.retire_inbound(tunnel, child.inbound);
+                } else {
+                    ctx.remove_inbound(tunnel, child.inbound);
+                }
             }
         }
         if had {

@@ -159,7 +159,8 @@ fn op(draw: &mut Draw, settings: &Settings) -> Op {
                 0 => Change::Nothing,
                 1 => Change::Dpd(draw.number(9..=30)),
                 2 => Change::Lifetime(draw.number(40..=3_600)),
-                _ => Change::Window(draw.pick(&[64, 256, 4096])),
+                // No link delays a packet by more than 500 ms, or 170 of its successors.
+                _ => Change::Window(draw.pick(&[256, 1024, 4096])),
             };
             Op::Reload { host, change }
         }

@@ -52,6 +52,16 @@ const ONCE_FAILED: &[(&str, u64, &[usize])] = &[
     ("a path that healed during the last wait for an answer", 1719, &[0, 1, 2, 3, 4]),
     ("the same, a request of the agent's", 3666, &[0, 1, 2, 3]),
     ("the same, and later packets", 4474, &[0, 1, 2, 3, 4]),
+    (
+        "an address update came between the rekey of a Child SA and its DELETE",
+        1_001_922,
+        &[0, 1, 2],
+    ),
+    (
+        "the peer gave up an IKE SA for one under negotiation, and what it had sent was not taken",
+        505_192,
+        &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+    ),
     ("a third rekey was used for sending before the peer had it", 920, &[0, 1, 2, 3]),
 ];
 
