@@ -5,6 +5,7 @@
 //! libcharon-extra-plugins are missing.
 //!
 //! `cargo run --release -p hostile --bin load -- [TUNNELS] [CONNECTIONS]`
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a measurement that goes wrong ends")]
 
 use std::path::Path;
