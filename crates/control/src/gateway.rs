@@ -421,17 +421,13 @@ impl Gateway {
         // The diagnosis of a failed attempt says more than "failed".
         let why = if failed { tunnel.why.clone() } else { reason.to_string() };
         let was_up = tunnel.is_up();
-        if whole {
-            tunnel.go_down(why, now);
+        // Without a Child SA the tunnel carries nothing, whether the IKE SA is left or not: the side
+        // that begins makes a new one, and nobody else would.
+        let ike = tunnel.ike.take().filter(|_| !whole);
+        tunnel.go_down(why, now);
+        tunnel.ike = ike;
+        if whole || tunnel.retry_at.is_none() {
             tunnel.plan_retry(matches!(reason, DownReason::PeerDead { .. }), now);
-        } else {
-            let ike = tunnel.ike.take();
-            tunnel.go_down(why, now);
-            tunnel.ike = ike;
-            if tunnel.ike.is_none() && tunnel.retry_at.is_none() {
-                // Nobody is left who would make a new Child SA.
-                tunnel.plan_retry(matches!(reason, DownReason::PeerDead { .. }), now);
-            }
         }
         if was_up {
             self.log(id, Severity::Warning, &format!("DOWN: {reason}"));

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use dataplane::RouteTarget;
-use ike::ChildInfo;
-use ike::suite::ChosenEsp;
+use ike::suite::{ChosenEsp, ChosenIke, Hash, IkeEncryption, KeGroup};
+use ike::{ChildInfo, Identity, IkeInfo, Nat};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
-use sa::{Bits, EspSuite, SelectorSet, Spi};
+use sa::{Bits, EspSuite, Path, SelectorSet, Spi};
 
 use super::*;
 use crate::config::Role;
@@ -57,6 +57,32 @@ fn child_up(tunnel: TunnelId, now: Instant) -> Event {
     Event::ChildUp { tunnel, info }
 }
 
+fn ike_up(tunnel: TunnelId, now: Instant) -> Event {
+    let at = |text: &str| text.parse().unwrap();
+    let info = IkeInfo {
+        initiator: true,
+        path: Path { local: at("192.0.2.2:4500"), remote: at("198.51.100.10:4500") },
+        initiator_spi: 1,
+        responder_spi: 2,
+        suite: ChosenIke {
+            encryption: IkeEncryption::AesGcm16(Bits::B256),
+            integrity: None,
+            prf: Hash::Sha384,
+            group: KeGroup::X25519,
+        },
+        nat: Nat::default(),
+        local_id: Identity::Fqdn("branch.example".into()),
+        remote_id: Identity::Ipv4([198, 51, 100, 10].into()),
+        fragmentation: true,
+        mobike: true,
+        began: true,
+        additional_addresses: Vec::new(),
+        established: now,
+        rekey_at: now + Duration::from_secs(20_000),
+    };
+    Event::IkeUp { tunnel, info }
+}
+
 fn actions(gateway: &mut Gateway) -> Vec<Action> {
     std::iter::from_fn(|| gateway.poll_action()).collect()
 }
@@ -89,12 +115,16 @@ fn a_tunnel_that_comes_up_changes_the_routes_of_its_connection_only() {
 }
 
 #[test]
-fn a_child_sa_that_goes_after_its_ike_sa_is_tried_again() {
-    for (startup, tried) in [("start", true), ("add", false)] {
+fn a_child_sa_that_goes_is_tried_again_by_the_side_that_begins() {
+    for (startup, ike_left, tried) in
+        [("start", false, true), ("start", true, true), ("add", false, false), ("add", true, false)]
+    {
         let now = Instant::now();
         let mut gateway = gateway(startup, now);
         let id = gateway.tunnel_id("vpn-7", 1).unwrap();
-        // No IKE SA is left, and the end of the Child SA is the last word.
+        if ike_left {
+            gateway.take_event(ike_up(id, now), now);
+        }
         gateway.take_event(child_up(id, now), now);
         assert_eq!(gateway.tunnels.get(id).unwrap().retry_at, None);
         gateway.take_event(Event::ChildDown { tunnel: id, reason: DownReason::Expired }, now);
