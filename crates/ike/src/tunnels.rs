@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use sa::{Path, Spi, TunnelId};
 
-use crate::child_sa::ChildSa;
+use crate::child_sa::{ChildSa, Life};
 use crate::collision::ours_is_redundant;
 use crate::context::Effect;
 use crate::endpoint::Endpoint;
@@ -307,10 +307,13 @@ impl Endpoint {
         });
     }
 
-    /// The tunnel sends on the Child SA of its IKE SA.
+    /// The tunnel sends on the Child SA of its IKE SA: on the oldest if a rekey is under way, because
+    /// the peer is not known to have the new one before it uses it.
     fn switch_current(&mut self, tunnel: TunnelId) {
         self.on_current(tunnel, |_, up, ctx| {
-            if let Some(spi) = up.live().map(|c| c.inbound) {
+            let mut children = up.children.iter().filter(|c| c.life != Life::Deleting);
+            let first = children.next().filter(|_| up.children.iter().all(ChildSa::is_waiting));
+            if let Some(spi) = first.map(|c| c.inbound) {
                 up.switch_to(spi, ctx);
             }
         });

@@ -63,6 +63,16 @@ const ONCE_FAILED: &[(&str, u64, &[usize])] = &[
         &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
     ),
     ("a third rekey was used for sending before the peer had it", 920, &[0, 1, 2, 3]),
+    (
+        "a Child SA ended under a living IKE SA, and nobody made a new one",
+        3_006_548,
+        &[0, 1, 2, 3, 4, 5, 6, 7, 8],
+    ),
+    (
+        "a rekey in the new IKE SA was used when the old one went, before the peer had it",
+        10_041_412,
+        &[0, 1, 2],
+    ),
 ];
 
 #[test]
