@@ -16,7 +16,7 @@ use crate::ike_sa::IkeSa;
 use crate::peers::Peers;
 
 /// Octets of a nonce: half the largest PRF key and more (RFC 7296 2.10).
-const NONCE: usize = 32;
+pub(crate) const NONCE: usize = 32;
 
 /// What an IKE SA asks of the endpoint because other IKE SAs are concerned. `u64` is our SPI.
 pub(crate) enum Effect {

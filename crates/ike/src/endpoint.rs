@@ -1,6 +1,6 @@
 //! The endpoint: which IKE SA a datagram belongs to, new IKE SAs, and the queues.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,6 +17,7 @@ use crate::exchange::ike_sa_init;
 use crate::exchange::ike_sa_init_responder::{self as init, Outcome};
 use crate::half_open::HalfOpen;
 use crate::ike_sa::{IkeSa, Phase};
+use crate::index::Index;
 use crate::link::emit_plain;
 use crate::message::{
     ExchangeType, HEADER_LEN, Header, Message, Notify, NotifyType, ParseError, Payload,
@@ -26,9 +27,6 @@ use crate::message::{
 /// The largest IKE_SA_INIT request that we read: a half-open IKE SA keeps it, since AUTH covers it.
 const MAX_INIT: usize = 8192;
 
-/// The tunnel of an IKE SA, and when it is due.
-type Indexed = (Option<TunnelId>, Option<(Instant, Timer)>);
-
 /// All IKE SAs of one host, both roles. See the crate's page for the loop that drives it.
 pub struct Endpoint {
     pub(crate) ctx: Context,
@@ -36,10 +34,7 @@ pub struct Endpoint {
     /// By our SPI.
     pub(crate) sas: BTreeMap<u64, IkeSa>,
     half_open: HalfOpen,
-    /// What the two indexes below know of each IKE SA.
-    indexed: BTreeMap<u64, Indexed>,
-    pub(crate) by_tunnel: BTreeMap<TunnelId, BTreeSet<u64>>,
-    deadlines: BTreeSet<(Instant, Timer, u64)>,
+    pub(crate) index: Index,
     /// The initiators' SPIs of the IKE SAs that peers began and have authenticated.
     answered: BTreeMap<u64, u64>,
 }
@@ -54,9 +49,7 @@ impl Endpoint {
             cookies,
             sas: BTreeMap::new(),
             half_open: HalfOpen::default(),
-            indexed: BTreeMap::new(),
-            by_tunnel: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
+            index: Index::default(),
             answered: BTreeMap::new(),
         }
     }
@@ -87,9 +80,8 @@ impl Endpoint {
     /// When [`Self::handle_timeout`] wants to be called, and what for.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
-        let first = self.deadlines.first().map(|(at, timer, _)| (*at, *timer));
         let grace = self.ctx.grace_deadline().map(|at| (at, Timer::Grace));
-        [first, grace].into_iter().flatten().min()
+        [self.index.deadline(), grace].into_iter().flatten().min()
     }
 
     /// Totals since the beginning.
@@ -113,7 +105,7 @@ impl Endpoint {
     /// The tunnel's IKE SAs in every phase in which it is known whose they are.
     #[must_use]
     pub fn ike_sas_of(&self, tunnel: TunnelId) -> usize {
-        self.by_tunnel.get(&tunnel).map_or(0, BTreeSet::len)
+        self.index.count(tunnel)
     }
 
     /// The IKE SA that holds the tunnel.
@@ -156,9 +148,7 @@ impl Endpoint {
             }
             return self.answer_stranger(path, &header, datagram, NotifyType::INVALID_IKE_SPI);
         }
-        let tunnel = self.indexed.get(&ours).and_then(|(tunnel, _)| *tunnel);
-        let siblings = tunnel.and_then(|tunnel| self.by_tunnel.get(&tunnel));
-        self.ctx.siblings = siblings.map_or(0, BTreeSet::len);
+        self.ctx.siblings = self.index.siblings(ours);
         self.with(ours, |sa, ctx| sa.handle(path, (datagram, &message), ctx));
         self.settle();
     }
@@ -167,22 +157,19 @@ impl Endpoint {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.ctx.now = now;
         self.ctx.end_grace(None);
-        let due: Vec<u64> =
-            self.deadlines.iter().take_while(|(at, ..)| *at <= now).map(|(.., spi)| *spi).collect();
-        for spi in due {
+        for spi in self.index.due(now) {
             self.with(spi, |sa, ctx| sa.handle_timeout(ctx));
             self.settle();
         }
     }
 
-    /// Works with one IKE SA, and brings the indexes up to date.
+    /// Works with one IKE SA, and brings the index up to date.
     pub(crate) fn with(&mut self, spi: u64, work: impl FnOnce(&mut IkeSa, &mut Context)) {
         let Some(sa) = self.sas.get_mut(&spi) else { return };
         work(sa, &mut self.ctx);
         if !sa.is_half_open() {
             self.half_open.remove(spi);
         }
-        let (tunnel, deadline) = (sa.tunnel(), sa.deadline());
         let gone = matches!(sa.phase, Phase::Closed);
         if !sa.link.initiator && (gone || sa.up().is_some()) {
             let theirs = sa.link.spis.0;
@@ -192,40 +179,20 @@ impl Endpoint {
                 self.answered.remove(&theirs);
             }
         }
-        if gone {
-            self.sas.remove(&spi);
+        if !gone {
+            self.index.update(spi, sa);
+            return self.forget_spent();
         }
-        self.index(spi, tunnel, deadline, gone);
+        self.sas.remove(&spi);
+        self.index.remove(spi);
     }
 
-    fn index(
-        &mut self,
-        spi: u64,
-        tunnel: Option<TunnelId>,
-        deadline: Option<(Instant, Timer)>,
-        gone: bool,
-    ) {
-        let old = self.indexed.remove(&spi).unwrap_or((None, None));
-        if let Some((at, timer)) = old.1 {
-            self.deadlines.remove(&(at, timer, spi));
+    /// What only answers its last request again is a courtesy, and as many peers as begin and fail
+    /// or begin and delete may want it: the oldest one gives way.
+    fn forget_spent(&mut self) {
+        if let Some(oldest) = self.index.too_many_spent(self.ctx.config.half_open_limit) {
+            self.with(oldest, |sa, _| sa.phase = Phase::Closed);
         }
-        if let Some(set) = old.0.and_then(|t| self.by_tunnel.get_mut(&t)) {
-            set.remove(&spi);
-        }
-        if let Some(empty) = old.0.filter(|t| self.by_tunnel.get(t).is_some_and(BTreeSet::is_empty))
-        {
-            self.by_tunnel.remove(&empty);
-        }
-        if gone {
-            return;
-        }
-        if let Some((at, timer)) = deadline {
-            self.deadlines.insert((at, timer, spi));
-        }
-        if let Some(tunnel) = tunnel {
-            self.by_tunnel.entry(tunnel).or_default().insert(spi);
-        }
-        self.indexed.insert(spi, (tunnel, deadline));
     }
 
     pub(crate) fn adopt(&mut self, sa: IkeSa) {
@@ -291,17 +258,22 @@ impl Endpoint {
         if cookie.is_some() && !proved {
             self.ctx.counters.cookies_bad += 1;
         }
-        if !proved && self.half_open.wants_cookie(&self.ctx.config) {
+        self.half_open.forget(now);
+        if !proved && self.half_open.wants_cookie(path.remote, &self.ctx.config) {
             return self.challenge(path, header, datagram.len(), nonce);
         }
-        if !self.half_open.admits(path.remote, &self.ctx.config) {
+        if !self.half_open.admits(path.remote, proved, &self.ctx.config) {
             self.ctx.counters.half_open_refused += 1;
             return;
         }
         match init::process_request(path, (datagram, message), proved, &mut self.ctx) {
             Outcome::Begun(sa) => {
-                self.half_open.add(sa.link.local_spi(), spi, path.remote);
+                self.half_open.add(sa.link.local_spi(), (spi, path.remote), proved);
                 self.adopt(*sa);
+            }
+            Outcome::Wasted => {
+                let until = now + self.ctx.config.half_open_timeout;
+                self.half_open.waste(path.remote, until, &self.ctx.config);
             }
             Outcome::TooLarge => self.challenge(path, header, datagram.len(), nonce),
             Outcome::Refused => {}

@@ -1,7 +1,8 @@
 //! Limits on IKE SAs that strangers begin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use crate::config::EndpointConfig;
 
@@ -18,12 +19,33 @@ impl From<IpAddr> for Source {
     }
 }
 
-/// The half-open IKE SAs of an endpoint.
+/// How many times the half-open IKE SAs of a source it may waste in requests, COOKIE or not.
+const WASTED: usize = 4;
+
+/// The half-open IKE SAs of an endpoint. Whoever brought a COOKIE is counted apart from those who did
+/// not: what others send in the name of a source takes nothing from the true one.
 #[derive(Debug, Default)]
 pub(crate) struct HalfOpen {
     by_request: BTreeMap<(u64, SocketAddr), u64>,
-    by_spi: BTreeMap<u64, (u64, SocketAddr)>,
-    by_source: BTreeMap<Source, usize>,
+    by_spi: BTreeMap<u64, Begun>,
+    by_source: BTreeMap<Source, Share>,
+    /// Requests that cost a key exchange and led to nothing, until when they count.
+    wasted: BTreeSet<(Instant, u64, Source)>,
+    next_wasted: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    request: (u64, SocketAddr),
+    proved: bool,
+}
+
+/// What one source has.
+#[derive(Clone, Copy, Default, Debug)]
+struct Share {
+    unproved: usize,
+    proved: usize,
+    wasted: usize,
 }
 
 impl HalfOpen {
@@ -32,32 +54,68 @@ impl HalfOpen {
         self.by_request.get(&(spi_i, remote)).copied()
     }
 
-    /// Whether one more of this source may begin.
-    pub(crate) fn admits(&self, remote: SocketAddr, config: &EndpointConfig) -> bool {
-        let of_source = self.by_source.get(&remote.ip().into()).copied().unwrap_or(0);
-        self.by_spi.len() < config.half_open_limit && of_source < config.half_open_per_source
+    /// Whether one more of this source may begin, which brought a COOKIE (`proved`) or not.
+    pub(crate) fn admits(&self, remote: SocketAddr, proved: bool, config: &EndpointConfig) -> bool {
+        let (share, most) = (self.share(remote), config.half_open_per_source);
+        let of_source = if proved { share.proved } else { share.unproved };
+        // Without a COOKIE nobody wastes more than `most` in the name of another.
+        let waster = share.wasted >= most.saturating_mul(WASTED);
+        self.by_spi.len() < config.half_open_limit && of_source < most && !waster
     }
 
-    /// Whether requests must bring a COOKIE.
-    pub(crate) fn wants_cookie(&self, config: &EndpointConfig) -> bool {
-        self.by_spi.len() >= config.cookie_threshold
+    /// Whether a request of this source must bring a COOKIE: there are many half-open IKE SAs, or
+    /// many in its name.
+    pub(crate) fn wants_cookie(&self, remote: SocketAddr, config: &EndpointConfig) -> bool {
+        let share = self.share(remote);
+        self.by_spi.len() + self.wasted.len() >= config.cookie_threshold
+            || share.unproved + share.wasted >= config.half_open_per_source
     }
 
-    pub(crate) fn add(&mut self, spi: u64, spi_i: u64, remote: SocketAddr) {
-        self.by_request.insert((spi_i, remote), spi);
-        self.by_spi.insert(spi, (spi_i, remote));
-        *self.by_source.entry(remote.ip().into()).or_default() += 1;
+    fn share(&self, remote: SocketAddr) -> Share {
+        self.by_source.get(&remote.ip().into()).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn add(&mut self, spi: u64, request: (u64, SocketAddr), proved: bool) {
+        self.by_request.insert(request, spi);
+        self.by_spi.insert(spi, Begun { request, proved });
+        let share = self.by_source.entry(request.1.ip().into()).or_default();
+        *(if proved { &mut share.proved } else { &mut share.unproved }) += 1;
     }
 
     pub(crate) fn remove(&mut self, spi: u64) {
-        let Some(request) = self.by_spi.remove(&spi) else { return };
+        let Some(Begun { request, proved }) = self.by_spi.remove(&spi) else { return };
         self.by_request.remove(&request);
-        let source = Source::from(request.1.ip());
-        if let Some(count) = self.by_source.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_source.remove(&source);
-            }
+        self.take(request.1.ip().into(), |share| {
+            *(if proved { &mut share.proved } else { &mut share.unproved }) -= 1;
+        });
+    }
+
+    /// A request cost a key exchange and led to nothing: until `until` it counts.
+    pub(crate) fn waste(&mut self, remote: SocketAddr, until: Instant, config: &EndpointConfig) {
+        if self.wasted.len() >= config.half_open_limit {
+            return;
+        }
+        let source = remote.ip().into();
+        self.wasted.insert((until, self.next_wasted, source));
+        self.next_wasted = self.next_wasted.wrapping_add(1);
+        self.by_source.entry(source).or_default().wasted += 1;
+    }
+
+    /// Forgets what was wasted long ago.
+    pub(crate) fn forget(&mut self, now: Instant) {
+        while let Some((until, _, source)) = self.wasted.first().copied()
+            && until <= now
+        {
+            self.wasted.pop_first();
+            self.take(source, |share| share.wasted -= 1);
+        }
+    }
+
+    fn take(&mut self, source: Source, change: impl FnOnce(&mut Share)) {
+        let Some(share) = self.by_source.get_mut(&source) else { return };
+        change(share);
+        if share.unproved + share.proved + share.wasted == 0 {
+            self.by_source.remove(&source);
         }
     }
 

@@ -5,7 +5,6 @@
 use sa::{Path, Spi};
 
 use crate::endpoint::Endpoint;
-use crate::ike_sa::IkeSa;
 use crate::link::emit_plain;
 use crate::message::{ExchangeType, Header, Message, Notify, NotifyType, Payload};
 
@@ -47,16 +46,10 @@ impl Endpoint {
         });
         let Some(spi) = spi else { return false };
         self.ctx.counters.hints += 1;
-        // The search costs time with the number of IKE SAs: not for each of many strangers.
-        if !self.ctx.admit_stranger() {
-            return true;
-        }
-        let sends = |sa: &IkeSa| {
-            let up = sa.up();
-            sa.link.path.remote.ip() == path.remote.ip()
-                && up.is_some_and(|up| up.children.iter().any(|child| child.outbound == spi))
+        let from = |own: &u64| {
+            self.sas.get(own).is_some_and(|sa| sa.link.path.remote.ip() == path.remote.ip())
         };
-        let found = self.sas.iter().find(|(_, sa)| sends(sa)).map(|(own, _)| *own);
+        let found = self.index.sending(spi).find(from);
         if let Some(own) = found {
             self.with(own, |sa, ctx| sa.ask_whether_alive(ctx));
             self.settle();

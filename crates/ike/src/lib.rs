@@ -26,6 +26,7 @@ mod fragment;
 mod grace;
 mod half_open;
 mod ike_sa;
+mod index;
 mod invalid_spi;
 mod link;
 pub mod message;

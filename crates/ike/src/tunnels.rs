@@ -74,22 +74,21 @@ impl Endpoint {
 
     /// The IKE SA that holds the tunnel's Child SAs.
     pub(crate) fn current(&self, tunnel: TunnelId) -> Option<u64> {
-        let is_current = |spi: &&u64| {
+        let is_current = |spi: &u64| {
             let up = self.sas.get(spi).and_then(IkeSa::up);
             up.is_some_and(|up| up.standing == Standing::Current)
         };
-        let all = self.by_tunnel.get(&tunnel)?;
         // Two for a moment while duplicates are sorted out: the one with a Child SA that sends.
-        let best = |spi: &&u64| {
+        let best = |spi: &u64| {
             let up = self.sas.get(spi).and_then(IkeSa::up);
             up.map(|up| up.children.iter().filter(|c| !c.is_waiting()).count())
         };
-        all.iter().filter(is_current).max_by_key(best).copied()
+        self.index.of(tunnel).filter(is_current).max_by_key(best)
     }
 
     fn is_negotiating(&self, tunnel: TunnelId) -> bool {
-        self.by_tunnel.get(&tunnel).into_iter().flatten().any(|spi| {
-            let phase = self.sas.get(spi).map(|sa| &sa.phase);
+        self.index.of(tunnel).any(|spi| {
+            let phase = self.sas.get(&spi).map(|sa| &sa.phase);
             matches!(phase, Some(Phase::InitSent(_) | Phase::AuthSent(_)))
         })
     }
@@ -158,7 +157,7 @@ impl Endpoint {
     }
 
     fn of(&self, tunnel: TunnelId) -> Vec<u64> {
-        self.by_tunnel.get(&tunnel).into_iter().flatten().copied().collect()
+        self.index.of(tunnel).collect()
     }
 
     fn close(&mut self, spi: u64, reason: &DownReason) {

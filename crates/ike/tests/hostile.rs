@@ -182,7 +182,7 @@ fn one_source_has_a_budget() {
         pair.inject(B, from(SocketAddr::new(common::address(A), 1000 + i)), &request);
     }
     assert_eq!(pair.hosts[B].endpoint.half_open(), 16);
-    assert_eq!(pair.hosts[B].endpoint.counters().half_open_refused, 84);
+    assert_eq!(pair.hosts[B].endpoint.counters().cookies_sent, 84);
 }
 
 #[test]

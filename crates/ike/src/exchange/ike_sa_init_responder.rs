@@ -2,11 +2,12 @@
 //! half-open limit, and no answer is larger than its request.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use sa::Path;
 
 use crate::config::PeerConfig;
-use crate::context::Context;
+use crate::context::{Context, NONCE};
 use crate::crypto::{KeyExchange, SaKeys};
 use crate::diagnosis::{Diagnosis, Subject};
 use crate::exchange::ike_auth::AuthWait;
@@ -26,6 +27,8 @@ pub(crate) enum Outcome {
     TooLarge,
     /// Refused; the error notification was sent, if it fits.
     Refused,
+    /// The same, after a key exchange was computed.
+    Wasted,
 }
 
 /// Answers `notify` in clear if that is not larger than the request.
@@ -84,21 +87,26 @@ pub(crate) fn process_request(
         let wanted = suite.group.id().to_be_bytes().to_vec();
         return no(Notify::new(NotifyType::INVALID_KE_PAYLOAD, wanted), ctx);
     }
+    if public.len() != suite.group.public_len() {
+        ctx.counters.invalid_ke += 1;
+        return no(Notify::new(NotifyType::INVALID_SYNTAX, Vec::new()), ctx);
+    }
+    let request = Request { path, header, parts: &parts, number: proposal.number };
+    // Before anything is computed: a stranger who must prove its address costs no key exchange.
+    if !proved && request.response_len(&peer, suite, ctx.now) > datagram.len() {
+        return Outcome::TooLarge;
+    }
     let Ok(ke) = KeyExchange::generate(suite.group, &mut ctx.rng) else {
         return Outcome::Refused;
     };
-    let request = Request { path, header, parts: &parts, number: proposal.number };
-    let mut link = request.link(ctx);
-    let nr = ctx.nonce();
-    let answer = request.build_response(&link, &peer, suite, &ke, &nr);
-    // Before the private computation: a stranger who must prove its address costs no agreement.
-    if !proved && answer.len() > datagram.len() {
-        return Outcome::TooLarge;
-    }
     let Ok(secret) = ke.agree(public) else {
         ctx.counters.invalid_ke += 1;
-        return no(Notify::new(NotifyType::INVALID_SYNTAX, Vec::new()), ctx);
+        no(Notify::new(NotifyType::INVALID_SYNTAX, Vec::new()), ctx);
+        return Outcome::Wasted;
     };
+    let mut link = request.link(ctx);
+    let nr = ctx.nonce();
+    let answer = request.build_response(&link, &peer, suite, ke.public(), &nr);
     let keys = SaKeys::initial(&suite, &secret, ni, &nr, link.spis);
     let Some(protection) = Protection::new(suite, keys, false) else {
         return Outcome::Refused;
@@ -137,17 +145,24 @@ impl Request<'_> {
         link
     }
 
+    /// Octets of the answer, whatever the values in it.
+    fn response_len(&self, peer: &Arc<PeerConfig>, suite: ChosenIke, now: Instant) -> usize {
+        let link = Link::new((self.header.initiator_spi, 0), false, self.path, now);
+        let public = vec![0; suite.group.public_len()];
+        self.build_response(&link, peer, suite, &public, &[0; NONCE]).len()
+    }
+
     fn build_response(
         &self,
         link: &Link,
         peer: &Arc<PeerConfig>,
         suite: ChosenIke,
-        ke: &KeyExchange,
+        public: &[u8],
         nr: &[u8],
     ) -> Vec<u8> {
         let mut payloads = vec![
             Payload::Sa(vec![suite.answer(self.number, &[])]),
-            Payload::Ke { group: suite.group.id(), data: ke.public().to_vec() },
+            Payload::Ke { group: suite.group.id(), data: public.to_vec() },
             Payload::Nonce(nr.to_vec()),
         ];
         if self.parts.has(NotifyType::NAT_DETECTION_SOURCE_IP) {

@@ -109,6 +109,21 @@ impl KeGroup {
         Self::ALL.into_iter().find(|g| g.id() == id)
     }
 
+    /// Octets of a public value in a KE payload (RFC 7296 3.4, RFC 5903 section 7, RFC 8031
+    /// section 3.1).
+    #[must_use]
+    pub fn public_len(self) -> usize {
+        match self {
+            Self::Modp2048 => 256,
+            Self::Modp3072 => 384,
+            Self::Modp4096 => 512,
+            Self::Ecp256 => 64,
+            Self::Ecp384 => 96,
+            Self::Ecp521 => 132,
+            Self::X25519 => 32,
+        }
+    }
+
     fn transform(self) -> Transform {
         transform(T::KE, self.id(), None)
     }

@@ -1,0 +1,139 @@
+//! What strangers can cost: memory, computation, and the place of the true peer.
+#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use common::rogue::{Rogue, answers, assert_untouched, beside_a_tunnel, ike_offer, plain};
+use common::{A, B, Pair, TUNNEL, peers};
+use ike::crypto::KeyExchange;
+use ike::message::{ExchangeType, NotifyType, Payload, parse_message};
+use ike::suite::KeGroup;
+use ike::{Command, EndpointConfig};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use sa::Path;
+
+fn from(remote: SocketAddr) -> Path {
+    Path { local: SocketAddr::new(common::address(B), 4500), remote }
+}
+
+fn init(spi: u64, group: KeGroup, public: Vec<u8>, padding: usize) -> Vec<u8> {
+    let mut payloads = vec![
+        Payload::Sa(ike_offer(group, &[])),
+        Payload::Ke { group: group.id(), data: public },
+        Payload::Nonce(vec![7; 16]),
+    ];
+    payloads.extend((padding > 0).then(|| Payload::VendorId(vec![0; padding])));
+    plain((spi, 0), ExchangeType::IKE_SA_INIT, 0, &payloads)
+}
+
+fn public(group: KeGroup) -> Vec<u8> {
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    KeyExchange::generate(group, &mut rng).unwrap().public().to_vec()
+}
+
+/// Requests in the name of the true peer, at 16 for each half minute, would keep it out if they took
+/// the place that it needs.
+#[test]
+fn requests_in_the_name_of_the_peer_do_not_keep_it_out() {
+    let mut pair = Pair::new(peers(), 1);
+    let value = public(KeGroup::X25519);
+    for spi in 1..=100 {
+        let request = init(spi, KeGroup::X25519, value.clone(), 60);
+        let source = SocketAddr::new(common::address(A), 1000 + spi as u16);
+        pair.inject(B, from(source), &request);
+    }
+    assert_eq!(pair.hosts[B].endpoint.half_open(), 16, "the others were asked for a cookie");
+    pair.command(A, Command::Initiate(TUNNEL));
+    pair.run_secs(2);
+    assert!(pair.hosts[A].outbound.is_some(), "the true peer brings its cookie");
+    pair.run_secs(60);
+    pair.assert_at_rest();
+}
+
+/// Whoever proves its address has no more than its share, either.
+#[test]
+fn a_source_with_cookies_has_a_share_of_its_own() {
+    let mut pair = Pair::new(peers(), 1);
+    let value = public(KeGroup::X25519);
+    let path = from(SocketAddr::new(common::address(A), 999));
+    for spi in 1..=200 {
+        let request = init(spi, KeGroup::X25519, value.clone(), 60);
+        let before = pair.hosts[B].sent.len();
+        pair.inject(B, path, &request);
+        let answer = answers(&pair, before).pop();
+        let cookie = answer.and_then(|octets| {
+            parse_message(&octets).unwrap().payloads.into_iter().find_map(|payload| match payload {
+                Payload::Notify(n) if n.kind == NotifyType::COOKIE => Some(n),
+                _ => None,
+            })
+        });
+        if let Some(cookie) = cookie {
+            let mut payloads = vec![Payload::Notify(cookie)];
+            payloads.extend(parse_message(&request).unwrap().payloads);
+            let again = plain((spi, 0), ExchangeType::IKE_SA_INIT, 0, &payloads);
+            pair.inject(B, path, &again);
+        }
+    }
+    assert_eq!(pair.hosts[B].endpoint.half_open(), 32, "16 without a cookie and 16 with one");
+    assert_eq!(pair.hosts[B].endpoint.counters().half_open_refused, 200 - 32);
+}
+
+/// The largest group, for which a private value costs milliseconds: without a proved address nobody
+/// makes us compute more than a few.
+#[test]
+fn key_exchanges_are_not_computed_for_whoever_asks() {
+    let mut config = peers();
+    config[B].ike.groups = vec![KeGroup::Modp4096];
+    config[B].remote = None;
+    let length = public(KeGroup::Modp4096).len();
+    for (value, padding, computed) in [
+        // Too short, so that the answer would be larger.
+        (vec![9; length], 0, 0),
+        // Not of the group's length.
+        (vec![9; 8], 0, 0),
+        (vec![9; length + 1], 1000, 0),
+        // Of the right length and size, but no value of the group.
+        (vec![0; length], 1000, 64),
+    ] {
+        let mut pair = Pair::with(config.clone(), [EndpointConfig::default(), EndpointConfig::default()], 1);
+        for spi in 1..=500_u64 {
+            // Another source each time: the limit is not that of one address.
+            let source = SocketAddr::from((((spi as u32) << 8).to_be_bytes(), 4500));
+            let request = init(spi, KeGroup::Modp4096, value.clone(), padding);
+            pair.inject(B, from(source), &request);
+        }
+        let counters = pair.hosts[B].endpoint.counters();
+        let asked = counters.cookies_sent;
+        let (wrong, half_open) = (counters.invalid_ke, pair.hosts[B].endpoint.half_open());
+        assert_eq!(half_open, 0);
+        let of_length = if value.len() == length { wrong } else { 0 };
+        assert_eq!(of_length, computed, "{} octets, {asked} cookies", value.len());
+        if value.len() == length {
+            assert_eq!(wrong + asked, 500, "each was refused or asked for a cookie");
+        }
+        // Half a minute later nothing of it is left.
+        pair.run_secs(31);
+        assert_eq!(pair.hosts[B].endpoint.poll_timeout(), None);
+    }
+}
+
+/// Peers that begin, fail and begin again, from addresses that are truly theirs.
+#[test]
+fn what_failed_attempts_leave_behind_is_bounded() {
+    let mut pair = beside_a_tunnel();
+    for seed in 0..1500 {
+        let mut rogue = Rogue::init(&mut pair, 100 + seed);
+        let payloads = rogue.identity(b"another key");
+        let answer = rogue.ask(&mut pair, ExchangeType::IKE_AUTH, &payloads);
+        assert!(answer.is_some(), "refused, but not forgotten at once: {seed}");
+        pair.now += Duration::from_millis(5);
+    }
+    assert!(pair.hosts[B].endpoint.ike_sas() <= 1025, "{}", pair.hosts[B].endpoint.ike_sas());
+    pair.run_secs(20);
+    assert_eq!(pair.hosts[B].endpoint.ike_sas(), 1);
+    assert_untouched(&mut pair);
+}
