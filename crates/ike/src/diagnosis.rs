@@ -141,6 +141,8 @@ pub enum Hint {
     OtherSource(SocketAddr),
     /// Something that answers the request but is not what the RFC allows.
     Malformed,
+    /// Two different answers to IKE_SA_INIT: one of them is not the peer's.
+    TwoAnswers,
 }
 
 impl fmt::Display for Hint {
@@ -149,6 +151,7 @@ impl fmt::Display for Hint {
             Self::Notify(kind) => write!(f, "an unauthenticated {kind:?} came back"),
             Self::OtherSource(from) => write!(f, "an answer came from {from} instead"),
             Self::Malformed => f.write_str("an answer came that makes no sense"),
+            Self::TwoAnswers => f.write_str("two different answers to the first request came"),
         }
     }
 }

@@ -135,11 +135,13 @@ impl Endpoint {
         if init && header.responder_spi == 0 && header.initiator {
             return self.handle_init(path, datagram, &message);
         }
+        let another = header.exchange == ExchangeType::IKE_SA_INIT && header.response;
         let known = self.sas.get(&ours).is_some_and(|sa| {
-            // The other SPI is checked too, except while we do not know it yet.
+            // The other SPI is checked too, except while we do not know it yet, or not surely.
             let theirs = if header.initiator { header.initiator_spi } else { header.responder_spi };
             let known = if sa.link.initiator { sa.link.spis.1 } else { sa.link.spis.0 };
-            known == theirs || known == 0
+            let unsure = another && matches!(sa.phase, Phase::AuthSent(_));
+            known == theirs || known == 0 || unsure
         });
         if !known {
             self.ctx.counters.unknown_spi += 1;

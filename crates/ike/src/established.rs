@@ -27,6 +27,8 @@ const CHILD_RETRY: Duration = Duration::from_secs(5);
 const CHILD_RETRY_LONGEST: Duration = Duration::from_secs(300);
 /// How long a peer must say that it does not know an IKE SA. Three transmissions of a request.
 const LOST: Duration = Duration::from_millis(1400);
+/// The most IKE SAs of one tunnel: replaced ones whose DELETE is still to come are among them.
+pub(crate) const MAX_SIBLINGS: usize = 8;
 /// Wait after TEMPORARY_FAILURE, and as much again at random so that two do not meet again.
 pub(crate) const TEMPORARY: Duration = Duration::from_secs(1);
 

@@ -221,7 +221,11 @@ impl IkeSa {
                 };
                 *phase = state.process_response(link, path, (datagram, message), ctx);
             }
-            // An answer that came twice.
+            // An answer that came twice, or another one.
+            Phase::AuthSent(state) if init => {
+                ctx.counters.outside_window += 1;
+                state.doubt(link, path, message, ctx.now);
+            }
             _ if init => ctx.counters.outside_window += 1,
             _ => self.handle_hint(message, ctx),
         }

@@ -82,7 +82,8 @@ impl IkeSa {
         match phase {
             Phase::InitSent(s) => {
                 let hint = s.hint.take();
-                let diagnosis = Diagnosis::NoAnswer { remote, tries, waited, hint };
+                let silent = Diagnosis::NoAnswer { remote, tries, waited, hint };
+                let diagnosis = s.refused.take().unwrap_or(silent);
                 *phase = give_up(link, &s.peer.clone(), diagnosis, ctx);
             }
             Phase::AuthSent(s) => {

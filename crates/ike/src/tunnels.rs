@@ -11,7 +11,9 @@ use crate::child_sa::{ChildSa, Life};
 use crate::collision::ours_is_redundant;
 use crate::context::Effect;
 use crate::endpoint::Endpoint;
-use crate::established::{Contact, Established, Job, REDUNDANT, RIVAL, Standing};
+use crate::established::{
+    Contact, Established, Job, MAX_SIBLINGS, REDUNDANT, RIVAL, Standing,
+};
 use crate::event::{Command, DownReason, Event};
 use crate::exchange::mobike;
 use crate::ike_sa::{IkeSa, Phase};
@@ -304,6 +306,29 @@ impl Endpoint {
                 up.begin_next(link, ctx);
             }
         });
+        self.limit_siblings(tunnel);
+    }
+
+    /// A peer that is authenticated again and again, and deletes nothing, has no more IKE SAs than one
+    /// that rekeys: of those that do not hold the tunnel the oldest goes without a word, but last the
+    /// one whose Child SA carries the traffic.
+    fn limit_siblings(&mut self, tunnel: TunnelId) {
+        while self.index.count(tunnel) > MAX_SIBLINGS {
+            let up = |spi: &u64| {
+                let sa = self.sas.get(spi).filter(|sa| !sa.holds_tunnel())?;
+                let up = sa.up()?;
+                let sends = up.children.iter().any(|child| !child.is_waiting());
+                Some((sends, up.established, *spi))
+            };
+            let oldest = self.index.of(tunnel).filter_map(|spi| up(&spi)).min();
+            let Some((.., oldest)) = oldest else { return };
+            self.with(oldest, |sa, ctx| {
+                if let Some((_, up)) = sa.up_mut() {
+                    up.tear_down(DownReason::Replaced, false, ctx);
+                }
+                sa.after(ctx);
+            });
+        }
     }
 
     /// The tunnel sends on the Child SA of its IKE SA: on the oldest if a rekey is under way, because

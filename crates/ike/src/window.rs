@@ -138,6 +138,16 @@ impl Window {
         }
     }
 
+    /// Somebody says, unprotected, that the request is in vain. It is given up after one more interval,
+    /// in which the true answer may come, and is not sent again.
+    pub(crate) fn conclude(&mut self, now: Instant) {
+        if let Some(flight) = &mut self.in_flight {
+            flight.hurried = true;
+            flight.until = flight.until.min(now + flight.shortest);
+            flight.next = flight.until;
+        }
+    }
+
     /// Where a request with this id stands.
     pub(crate) fn incoming(&self, id: u32) -> Incoming {
         if id == self.next_expected {

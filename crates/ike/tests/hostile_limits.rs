@@ -6,10 +6,13 @@ mod common;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::rogue::{Rogue, answers, assert_untouched, beside_a_tunnel, ike_offer, plain};
+use common::rogue::{self, ROGUE, Rogue, answers, assert_untouched, beside_a_tunnel, error, ike_offer, plain};
 use common::{A, B, Pair, TUNNEL, peers};
 use ike::crypto::KeyExchange;
-use ike::message::{ExchangeType, NotifyType, Payload, parse_message};
+use ike::message::{
+    ExchangeType, NotifyType, Payload, Proposal, ProtocolId, Transform, TransformType,
+    parse_message,
+};
 use ike::suite::KeGroup;
 use ike::{Command, EndpointConfig};
 use rand_chacha::ChaCha8Rng;
@@ -136,4 +139,88 @@ fn what_failed_attempts_leave_behind_is_bounded() {
     pair.run_secs(20);
     assert_eq!(pair.hosts[B].endpoint.ike_sas(), 1);
     assert_untouched(&mut pair);
+}
+
+/// As many transforms as a request may have, all of which differ.
+fn offer_of_thousands(transforms: u16) -> Vec<Proposal> {
+    let kind = TransformType::ENCR;
+    let all: Vec<Transform> =
+        (1000..1000 + transforms).map(|id| Transform { kind, id, key_length: None }).collect();
+    let proposal = |(number, transforms): (u8, &[Transform])| Proposal {
+        number,
+        protocol: ProtocolId::IKE,
+        spi: vec![],
+        transforms: transforms.to_vec(),
+    };
+    (1..).zip(all.chunks(255)).map(proposal).collect()
+}
+
+/// Whoever offers thousands of transforms gets its refusal, and the line about it stays short. To put
+/// all their names into it took 200 ms of the control thread for each message.
+#[test]
+fn an_offer_of_thousands_of_transforms_costs_no_more_than_another() {
+    let begin = std::time::Instant::now();
+    let mut pair = beside_a_tunnel();
+    let path = Rogue::init(&mut pair, 3).path;
+    let ke = Payload::Ke { group: 31, data: vec![9; 32] };
+    for spi in 1..=200 {
+        let payloads = [Payload::Sa(offer_of_thousands(1000)), ke.clone(), nonce()];
+        let request = plain((spi, 0), ExchangeType::IKE_SA_INIT, 0, &payloads);
+        assert!(request.len() < 8192, "{}", request.len());
+        pair.inject(B, path, &request);
+    }
+    let mut rogue = Rogue::up(&mut pair, 1);
+    for _ in 0..50 {
+        let payloads = [Payload::Sa(offer_of_thousands(8000)), ke.clone(), nonce()];
+        let answer = rogue.ask(&mut pair, ExchangeType::CREATE_CHILD_SA, &payloads);
+        assert_eq!(error(answer), NotifyType::NO_PROPOSAL_CHOSEN);
+    }
+    let failures = pair.failures(B);
+    assert_eq!(failures.len(), 10 + 50, "strangers are told of ten times a second");
+    for line in failures {
+        assert!(line.len() < 400 && line.contains("T1_1015, and more, we accept"), "{line}");
+    }
+    // 11 s before, 0.2 s now.
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert_untouched(&mut pair);
+}
+
+fn nonce() -> Payload {
+    Payload::Nonce(vec![7; 32])
+}
+
+/// An authenticated peer that begins anew again and again, and neither answers nor deletes anything.
+#[test]
+fn a_peer_that_authenticates_without_end_has_few_ike_sas() {
+    let mut pair = beside_a_tunnel();
+    for seed in 0..100 {
+        Rogue::up(&mut pair, 100 + seed);
+        pair.now += Duration::from_millis(20);
+        let has = pair.hosts[B].endpoint.ike_sas_of(ROGUE);
+        assert!(has <= 8, "{has} after {seed}");
+    }
+    // The last one stands, and what the others had is gone.
+    let inbound = pair.hosts[B].inbound.values().filter(|sa| sa.tunnel == ROGUE).count();
+    assert!(inbound <= 9, "{inbound} inbound SAs");
+    assert!(pair.hosts[B].endpoint.child_info(ROGUE).is_some());
+    assert_untouched(&mut pair);
+    // It answers no liveness request either.
+    pair.run_secs(120);
+    assert_eq!(pair.hosts[B].endpoint.ike_sas_of(ROGUE), 0);
+    pair.assert_at_rest();
+}
+
+/// The same with a DELETE at the end of each.
+#[test]
+fn a_peer_that_comes_and_goes_without_end_leaves_little() {
+    let mut pair = beside_a_tunnel();
+    for seed in 0..1200 {
+        let mut rogue = Rogue::up(&mut pair, 100 + seed);
+        let delete = [rogue::ike_delete()];
+        assert_eq!(rogue.ask(&mut pair, ExchangeType::INFORMATIONAL, &delete), Some(vec![]));
+        pair.now += Duration::from_millis(2);
+    }
+    assert!(pair.hosts[B].endpoint.ike_sas() <= 1025, "{}", pair.hosts[B].endpoint.ike_sas());
+    pair.run_secs(30);
+    pair.assert_at_rest();
 }

@@ -17,7 +17,7 @@ use crate::exchange::mobike;
 use crate::exchange::parts::Parts;
 use crate::ike_sa::{Phase, Spent, give_up};
 use crate::link::Link;
-use crate::message::{ExchangeType, Identity, Notify, NotifyType, Payload};
+use crate::message::{ExchangeType, Identity, Message, Notify, NotifyType, Payload};
 use crate::sealed::Protection;
 
 /// AUTH method: Shared Key Message Integrity Code (RFC 7296 3.8).
@@ -71,6 +71,17 @@ impl AuthSent {
             return Diagnosis::WrongPort { remote, answered: self.first.answered, tries };
         }
         Diagnosis::NoAnswer { remote, tries, waited, hint: self.hint.clone() }
+    }
+
+    /// Another answer to IKE_SA_INIT than the one that we took. If ours was not the peer's, nobody will
+    /// answer IKE_AUTH: a few more transmissions, and the next attempt begins.
+    pub(crate) fn doubt(&mut self, link: &mut Link, path: Path, answer: &Message, now: Instant) {
+        let other = answer.header.responder_spi != link.spis.1;
+        let chosen = answer.payloads.iter().any(|payload| matches!(payload, Payload::Sa(_)));
+        if other && chosen && path.remote.ip() == link.path.remote.ip() {
+            self.hint = Some(Hint::TwoAnswers);
+            link.window.hurry(now);
+        }
     }
 
     /// The attempt ends without a Child SA.

@@ -12,7 +12,7 @@ use crate::diagnosis::{Diagnosis, Hint, Subject};
 use crate::event::Nat;
 use crate::exchange::ike_auth;
 use crate::exchange::parts::{Parts, wanted_group};
-use crate::ike_sa::{Phase, give_up};
+use crate::ike_sa::Phase;
 use crate::link::{Link, emit_plain};
 use crate::message::{ExchangeType, Message, Notify, NotifyType, Payload};
 use crate::nat;
@@ -34,6 +34,8 @@ pub(crate) struct InitSent {
     cookie: Option<Vec<u8>>,
     restarts: u8,
     pub(crate) hint: Option<Hint>,
+    /// What the attempt ends with, if no better answer comes: nothing protects the one that came.
+    pub(crate) refused: Option<Diagnosis>,
     /// Whether an IKE SA of the tunnel stands that this one is to replace.
     pub(crate) beside: bool,
 }
@@ -61,7 +63,8 @@ pub(crate) fn start(
     let group = *peer.ike.groups.first()?;
     let ke = KeyExchange::generate(group, &mut ctx.rng).ok()?;
     let nonce = ctx.nonce();
-    let state = InitSent { peer, ke, nonce, cookie: None, restarts: 0, hint: None, beside };
+    let (cookie, hint, refused) = (None, None, None);
+    let state = InitSent { peer, ke, nonce, cookie, restarts: 0, hint, refused, beside };
     let request = state.build_request(&link);
     link.transmit(std::slice::from_ref(&request), path, ctx);
     link.window.sent(vec![request], &state.peer.retransmit, ctx.now);
@@ -90,8 +93,9 @@ impl InitSent {
         self.restarts += 1;
         if self.restarts > MAX_RESTARTS {
             let what = "it asks again and again for another COOKIE or group".into();
-            return give_up(link, &self.peer, Diagnosis::Protocol(what), ctx);
+            return self.refuse(Diagnosis::Protocol(what), link, ctx);
         }
+        self.refused = None;
         let request = self.build_request(link);
         link.transmit(std::slice::from_ref(&request), link.path, ctx);
         link.window.resent(vec![request], &self.peer.retransmit, ctx.now);
@@ -130,8 +134,16 @@ impl InitSent {
                 ike_auth::start(self, link, protection, first, ctx)
             }
             Err(None) => self.ignore(ctx),
-            Err(Some(diagnosis)) => give_up(link, &self.peer, diagnosis, ctx),
+            Err(Some(diagnosis)) => self.refuse(diagnosis, link, ctx),
         }
+    }
+
+    /// An answer after which the attempt makes no sense. Anybody can have sent it, so that it is not
+    /// acted upon at once (RFC 7296 2.21.1): the true answer has the time of one retransmission.
+    fn refuse(mut self, diagnosis: Diagnosis, link: &mut Link, ctx: &Context) -> Phase {
+        self.refused.get_or_insert(diagnosis);
+        link.window.conclude(ctx.now);
+        Phase::InitSent(Box::new(self))
     }
 
     fn ignore(mut self, ctx: &mut Context) -> Phase {
@@ -160,7 +172,7 @@ impl InitSent {
         } else {
             Diagnosis::Refused(error.kind)
         };
-        give_up(link, &self.peer, diagnosis, ctx)
+        self.refuse(diagnosis, link, ctx)
     }
 
     /// Takes the peer's choice; the keys, and our own request, which AUTH covers.

@@ -77,10 +77,12 @@ pub(crate) fn process_request(
     };
     let Some((peer, suite, proposal)) = ctx.peers.candidates_apart(path).find_map(choose) else {
         ctx.counters.no_proposal += 1;
-        let difference = first.ike.difference(offer);
-        let only = ctx.peers.candidates(path).nth(1).is_none();
-        let diagnosis = Diagnosis::Proposal { subject: Subject::Ike, difference };
-        ctx.failed_stranger(only.then_some(first.tunnel), path.remote, diagnosis);
+        if ctx.admit_stranger() {
+            let difference = first.ike.difference(offer);
+            let only = ctx.peers.candidates(path).nth(1).is_none();
+            let diagnosis = Diagnosis::Proposal { subject: Subject::Ike, difference };
+            ctx.failed(only.then_some(first.tunnel), path.remote, diagnosis);
+        }
         return no(none(), ctx);
     };
     if *group != suite.group.id() {

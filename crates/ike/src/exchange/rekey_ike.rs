@@ -6,7 +6,7 @@ use crate::collision::{Theirs, Verdict, ours_is_redundant, verdict};
 use crate::context::{Context, Effect};
 use crate::crypto::{KeyExchange, SaKeys};
 use crate::diagnosis::{Diagnosis, Subject};
-use crate::established::{Established, Job, Pending, REDUNDANT, Standing};
+use crate::established::{Established, Job, MAX_SIBLINGS, Pending, REDUNDANT, Standing};
 use crate::exchange::parts::{Parts, wanted_group};
 use crate::ike_sa::{IkeSa, Phase};
 use crate::link::Link;
@@ -16,9 +16,6 @@ use crate::suite::{ChosenIke, KeGroup};
 
 /// How often one exchange may begin anew because of INVALID_KE_PAYLOAD.
 const MAX_RESTARTS: u8 = 3;
-
-/// The most IKE SAs of one tunnel: replaced ones whose DELETE is still to come are among them.
-const MAX_SIBLINGS: usize = 8;
 
 /// Our request is out.
 #[derive(Debug)]

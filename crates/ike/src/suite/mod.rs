@@ -54,16 +54,28 @@ pub(crate) fn name(t: &Transform) -> String {
     }
 }
 
+/// The most names in one list: a peer may offer thousands of transforms.
+const MOST_NAMES: usize = 16;
+
 /// `a, b, c` of the names of transforms.
 pub(crate) fn names<'a>(transforms: impl Iterator<Item = &'a Transform>) -> String {
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen: Vec<&Transform> = Vec::new();
+    let mut texts: Vec<String> = Vec::new();
     for t in transforms {
+        if seen.contains(&t) {
+            continue;
+        }
+        if seen.len() == MOST_NAMES {
+            texts.push("and more".into());
+            break;
+        }
+        seen.push(t);
         let text = name(t);
-        if !seen.contains(&text) {
-            seen.push(text);
+        if !texts.contains(&text) {
+            texts.push(text);
         }
     }
-    if seen.is_empty() { "nothing".into() } else { seen.join(", ") }
+    if texts.is_empty() { "nothing".into() } else { texts.join(", ") }
 }
 
 /// The names of all transforms of some proposals: `A, B / C / D or E / F`, one part a type.
