@@ -11,6 +11,7 @@ use sa::{Path, Secret, TunnelId};
 
 use crate::config::{Config, Tunnel};
 use crate::failover::link_mtu;
+use crate::lines::Lines;
 use crate::status::{ConnectionStatus, Status, ike_counters};
 use crate::tunnel::TunnelState;
 use crate::tunnels::Tunnels;
@@ -39,6 +40,7 @@ pub struct Gateway {
     pub(crate) inbound: Arc<Counters>,
     pub(crate) outbound: Arc<Counters>,
     pub(crate) actions: VecDeque<Action>,
+    lines: Lines,
     next_tick: Instant,
     stop_at: Option<Instant>,
     stopped: bool,
@@ -69,6 +71,7 @@ impl Gateway {
             inbound: counters.0,
             outbound: counters.1,
             actions: VecDeque::new(),
+            lines: Lines::default(),
             next_tick: now + TICK,
             stop_at: None,
             stopped: false,
@@ -154,6 +157,9 @@ impl Gateway {
         let tick = now >= self.next_tick;
         if tick {
             self.next_tick = now + TICK;
+            for (id, count) in self.lines.tick() {
+                self.log(id, Severity::Warning, &format!("{count} more lines were left out"));
+            }
             self.observe_traffic(now);
         }
         self.tick_wireguard(now);
@@ -454,6 +460,9 @@ impl Gateway {
     }
 
     pub(crate) fn log(&mut self, tunnel: TunnelId, severity: Severity, text: &str) {
+        if !self.lines.admit(tunnel) {
+            return;
+        }
         let name = self.tunnels.get(tunnel).map_or("?", |t| t.config.name.as_str());
         self.actions.push_back(Action::Log(severity, format!("{name}: {text}")));
     }
@@ -461,4 +470,4 @@ impl Gateway {
 
 #[cfg(test)]
 #[path = "gateway_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -1,6 +1,7 @@
 //! What single events of the IKE plane lead to.
 
 use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
 
 use dataplane::RouteTarget;
 use ike::suite::{ChosenEsp, ChosenIke, Hash, IkeEncryption, KeGroup};
@@ -57,11 +58,12 @@ fn child_up(tunnel: TunnelId, now: Instant) -> Event {
     Event::ChildUp { tunnel, info }
 }
 
-fn ike_up(tunnel: TunnelId, now: Instant) -> Event {
+/// An IKE SA with a peer at `remote`.
+pub(crate) fn ike_info(remote: IpAddr, now: Instant) -> IkeInfo {
     let at = |text: &str| text.parse().unwrap();
-    let info = IkeInfo {
+    IkeInfo {
         initiator: true,
-        path: Path { local: at("192.0.2.2:4500"), remote: at("198.51.100.10:4500") },
+        path: Path { local: at("192.0.2.2:4500"), remote: SocketAddr::new(remote, 4500) },
         initiator_spi: 1,
         responder_spi: 2,
         suite: ChosenIke {
@@ -79,8 +81,11 @@ fn ike_up(tunnel: TunnelId, now: Instant) -> Event {
         additional_addresses: Vec::new(),
         established: now,
         rekey_at: now + Duration::from_secs(20_000),
-    };
-    Event::IkeUp { tunnel, info }
+    }
+}
+
+fn ike_up(tunnel: TunnelId, now: Instant) -> Event {
+    Event::IkeUp { tunnel, info: ike_info([198, 51, 100, 10].into(), now) }
 }
 
 fn actions(gateway: &mut Gateway) -> Vec<Action> {
@@ -135,4 +140,67 @@ fn a_child_sa_that_goes_is_tried_again_by_the_side_that_begins() {
             assert!(gateway.poll_timeout() <= at, "and it is looked at by then");
         }
     }
+}
+
+/// An authenticated peer can be refused as fast as it can ask.
+#[test]
+fn a_peer_that_fails_without_end_does_not_fill_the_log() {
+    let now = Instant::now();
+    let mut gateway = gateway("add", now);
+    let [noisy, other] = ["vpn-7", "vpn-8"].map(|c| gateway.tunnel_id(c, 1).unwrap());
+    let failed = |tunnel| Event::Failed {
+        tunnel: Some(tunnel),
+        remote: "198.51.100.10:4500".parse().unwrap(),
+        diagnosis: ike::Diagnosis::NoKey,
+    };
+    let lines = |gateway: &mut Gateway, name: &str| {
+        let all = actions(gateway).into_iter().filter_map(|action| match action {
+            Action::Log(_, line) if line.starts_with(name) => Some(line),
+            _ => None,
+        });
+        all.collect::<Vec<_>>()
+    };
+    (0..1000).for_each(|_| gateway.take_event(failed(noisy), now));
+    assert_eq!(lines(&mut gateway, "vpn-7").len(), 20);
+    gateway.take_event(failed(other), now);
+    assert_eq!(lines(&mut gateway, "vpn-8").len(), 1, "the log of others is not shorter for it");
+    gateway.handle_timeout(now + TICK);
+    gateway.take_event(failed(noisy), now + TICK);
+    let later = lines(&mut gateway, "vpn-7");
+    assert_eq!(later.len(), 2);
+    assert!(later[0].ends_with(": 980 more lines were left out"), "{later:?}");
+}
+
+/// What makes the system learn a path MTU can be forged, so it concerns those at that address only.
+#[test]
+fn a_path_mtu_is_that_of_the_tunnels_at_the_address() {
+    let now = Instant::now();
+    let mut gateway = gateway("add", now);
+    let ids = ["vpn-1", "vpn-2", "vpn-3"].map(|c| gateway.tunnel_id(c, 1).unwrap());
+    let remotes = [[203, 0, 113, 1], [203, 0, 113, 2], [203, 0, 113, 2]].map(IpAddr::from);
+    for (tunnel, remote) in ids.into_iter().zip(remotes) {
+        gateway.take_event(Event::IkeUp { tunnel, info: ike_info(remote, now) }, now);
+        gateway.take_event(child_up(tunnel, now), now);
+    }
+    gateway.pump(now);
+    actions(&mut gateway);
+    let path = ike_info(remotes[1], now).path;
+    gateway.handle_path_mtu(path, 1400, now);
+    let changed: Vec<(TunnelId, u16)> = actions(&mut gateway)
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::Outbound(OutboundCommand::SetLinkMtu { tunnel, mtu }) => Some((tunnel, mtu)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(changed, [(ids[1], 1400), (ids[2], 1400)]);
+    // One that moved is found where it is now.
+    let moved = ike_info([203, 0, 113, 9].into(), now).path;
+    gateway.take_event(Event::PathChanged { tunnel: ids[1], path: moved }, now);
+    gateway.pump(now);
+    actions(&mut gateway);
+    gateway.handle_path_mtu(moved, 1300, now);
+    gateway.handle_path_mtu(path, 1350, now);
+    let link = |id| gateway.tunnels.get(id).unwrap().prober.as_ref().unwrap().link_mtu();
+    assert_eq!(ids.map(link), [1500, 1300, 1350]);
 }

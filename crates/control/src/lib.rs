@@ -10,6 +10,7 @@ mod action;
 pub mod config;
 mod failover;
 pub mod gateway;
+mod lines;
 mod path;
 mod probe;
 mod reload;

@@ -62,17 +62,12 @@ impl Gateway {
 
     /// The system learned, by ICMP, that the outer path takes datagrams of `mtu` octets only.
     pub fn handle_path_mtu(&mut self, path: Path, mtu: u16, now: Instant) {
-        let there = |tunnel: &crate::tunnel::TunnelState| {
-            tunnel.ike.as_ref().is_some_and(|ike| ike.path.remote.ip() == path.remote.ip())
-        };
-        let ids: Vec<TunnelId> =
-            self.tunnels.iter().filter(|(_, t)| there(t)).map(|(id, _)| id).collect();
-        for id in ids {
+        for id in self.tunnels.at(path.remote.ip()) {
             if self.prober(id).is_some_and(|prober| prober.learn_mtu(mtu, now)) {
                 self.link_mtu_changed(id);
             }
         }
-        self.learn_peer_mtu(path.remote, mtu, now);
+        self.learn_peer_mtu(path.remote, mtu);
         self.pump(now);
     }
 

@@ -2,6 +2,7 @@
 //! a message or a timer of one must not cost a look at all.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use sa::TunnelId;
@@ -16,27 +17,35 @@ pub(crate) struct Tunnels {
     deadlines: BTreeSet<(Instant, TunnelId)>,
     /// The inner MTUs of tunnels that are up, and how many have each.
     mtus: BTreeMap<u16, usize>,
+    /// Those whose peers are at an address.
+    by_remote: BTreeSet<(IpAddr, TunnelId)>,
 }
 
 struct Entry {
     state: TunnelState,
     touched: bool,
-    /// What the indexes know.
+    known: Known,
+}
+
+/// What the indexes know of one.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Known {
     deadline: Option<Instant>,
     mtu: Option<u16>,
+    remote: Option<IpAddr>,
 }
 
 impl Tunnels {
     pub(crate) fn insert(&mut self, id: TunnelId, state: TunnelState) {
         self.remove(id);
-        let entry = Entry { state, touched: true, deadline: None, mtu: None };
+        let entry = Entry { state, touched: true, known: Known::default() };
         self.entries.insert(id, entry);
         self.touched.push(id);
     }
 
     pub(crate) fn remove(&mut self, id: TunnelId) {
         let Some(entry) = self.entries.remove(&id) else { return };
-        self.forget(id, entry.deadline, entry.mtu);
+        self.forget(id, entry.known);
     }
 
     pub(crate) fn get(&self, id: TunnelId) -> Option<&TunnelState> {
@@ -67,23 +76,30 @@ impl Tunnels {
                 continue;
             };
             entry.touched = false;
-            let new = (entry.state.deadline(), entry.state.mtu(link_mtu));
-            let old = (entry.deadline, entry.mtu);
+            let new = Known {
+                deadline: entry.state.deadline(),
+                mtu: entry.state.mtu(link_mtu),
+                remote: entry.state.ike.as_ref().map(|ike| ike.path.remote.ip()),
+            };
+            let old = std::mem::replace(&mut entry.known, new);
             if new == old {
                 continue;
             }
-            (entry.deadline, entry.mtu) = new;
-            self.forget(id, old.0, old.1);
-            self.deadlines.extend(new.0.map(|at| (at, id)));
-            if let Some(mtu) = new.1 {
+            self.forget(id, old);
+            self.deadlines.extend(new.deadline.map(|at| (at, id)));
+            self.by_remote.extend(new.remote.map(|remote| (remote, id)));
+            if let Some(mtu) = new.mtu {
                 *self.mtus.entry(mtu).or_default() += 1;
             }
         }
     }
 
-    fn forget(&mut self, id: TunnelId, deadline: Option<Instant>, mtu: Option<u16>) {
+    fn forget(&mut self, id: TunnelId, Known { deadline, mtu, remote }: Known) {
         if let Some(at) = deadline {
             self.deadlines.remove(&(at, id));
+        }
+        if let Some(remote) = remote {
+            self.by_remote.remove(&(remote, id));
         }
         if let Some((mtu, count)) = mtu.and_then(|mtu| Some((mtu, self.mtus.get_mut(&mtu)?))) {
             *count -= 1;
@@ -91,6 +107,12 @@ impl Tunnels {
                 self.mtus.remove(&mtu);
             }
         }
+    }
+
+    /// Those whose peers are at this address, by number.
+    pub(crate) fn at(&self, remote: IpAddr) -> Vec<TunnelId> {
+        let (first, last) = (TunnelId(0), TunnelId(u32::MAX));
+        self.by_remote.range((remote, first)..=(remote, last)).map(|(_, id)| *id).collect()
     }
 
     /// When the first of them wants something done.
@@ -121,7 +143,13 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, Role, Tunnel};
+    use crate::gateway::tests::ike_info;
     use crate::probe::Prober;
+
+    /// Few, so that several are at the same.
+    fn remote(number: u64) -> IpAddr {
+        [198, 51, 100, (number % 3) as u8].into()
+    }
 
     const CONFIG: &str = r#"
         [customer_gateway]
@@ -152,8 +180,8 @@ mod tests {
     proptest! {
         /// Whatever is changed, the index says what a look at all tunnels says.
         #[test]
-        fn deadlines_are_those_of_a_search(
-            steps in proptest::collection::vec((0..6_u32, 0..5_u8, 0..20_u64), 0..60),
+        fn what_the_indexes_say_is_what_a_search_says(
+            steps in proptest::collection::vec((0..6_u32, 0..7_u8, 0..20_u64), 0..60),
         ) {
             let start = Instant::now();
             let at = |seconds| start + Duration::from_secs(seconds);
@@ -169,6 +197,8 @@ mod tests {
                         let (timeout, raise) = (Duration::from_secs(4), Duration::from_secs(60));
                         tunnel.prober = Some(Prober::new(Some(timeout), raise, 1500, at(second)));
                     }
+                    (5, Some(tunnel)) => tunnel.ike = Some(ike_info(remote(second), start)),
+                    (6, Some(tunnel)) => tunnel.ike = None,
                     _ => {}
                 }
                 tunnels.settle(1500);
@@ -177,6 +207,15 @@ mod tests {
                 let due: Vec<TunnelId> =
                     all().filter(|(_, due)| *due <= at(10)).map(|(id, _)| id).collect();
                 prop_assert_eq!(tunnels.due(at(10)), due);
+                for second in 0..20 {
+                    let ip = remote(second);
+                    let is_there = |t: &TunnelState| {
+                        t.ike.as_ref().is_some_and(|ike| ike.path.remote.ip() == ip)
+                    };
+                    let there = tunnels.iter().filter(|(_, t)| is_there(t));
+                    let there: Vec<TunnelId> = there.map(|(id, _)| id).collect();
+                    prop_assert_eq!(tunnels.at(ip), there);
+                }
             }
         }
     }

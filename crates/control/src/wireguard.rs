@@ -24,6 +24,8 @@ const TICK: Duration = Duration::from_millis(250);
 pub const PRIVATE_KEY: usize = 32;
 /// How long a smaller path MTU that the system learned counts (RFC 1191 6.3).
 const PATH_MTU_AGE: Duration = Duration::from_secs(600);
+/// The most addresses of which that is remembered from one tick to the next.
+const LEARNED: usize = 1024;
 const ADMIN_DOWN: &str = "taken down by us";
 
 /// All WireGuard connections of a daemon.
@@ -32,6 +34,8 @@ pub(crate) struct Peers {
     /// The port of our socket.
     port: u16,
     next_tick: Instant,
+    /// What the ways to some addresses take, learned since the last tick.
+    learned_mtus: BTreeMap<SocketAddr, u16>,
 }
 
 pub(crate) struct PeerState {
@@ -47,7 +51,7 @@ pub(crate) struct PeerState {
 
 impl Peers {
     pub(crate) fn new(port: u16, now: Instant) -> Self {
-        Self { states: BTreeMap::new(), port, next_tick: now }
+        Self { states: BTreeMap::new(), port, next_tick: now, learned_mtus: BTreeMap::new() }
     }
 
     /// When the sessions want to look at their timers.
@@ -171,8 +175,16 @@ impl Gateway {
         self.wireguard.next_tick = now + TICK;
         self.actions.push_back(Action::Inbound(InboundCommand::WireGuardTimers(now)));
         let mut lines = Vec::new();
+        let learned = std::mem::take(&mut self.wireguard.learned_mtus);
         for (id, state) in &mut self.wireguard.states {
             let status = state.status(now);
+            let remote = status.and_then(|status| status.path).map(|path| path.remote);
+            if let Some((remote, mtu)) = remote.and_then(|at| learned.get_key_value(&at)) {
+                state.path_mtu = Some((*remote, *mtu, now));
+                self.actions.extend(link_mtu(*id, *mtu));
+                let line = format!("the outer path takes {mtu} octets");
+                lines.push((Severity::Info, format!("{}: {line}", state.config.id)));
+            }
             if state.forget_path_mtu(status.and_then(|status| status.path), now) {
                 self.actions.extend(link_mtu(*id, self.config.link_mtu));
             }
@@ -261,19 +273,12 @@ impl Gateway {
         sources
     }
 
-    /// The system learned that the way to `remote` takes datagrams of `mtu` octets only.
-    pub(crate) fn learn_peer_mtu(&mut self, remote: SocketAddr, mtu: u16, now: Instant) {
-        if mtu >= self.config.link_mtu {
-            return;
-        }
-        for (id, state) in &mut self.wireguard.states {
-            let there = state.peer.as_ref().and_then(|peer| peer.path());
-            if there.is_some_and(|path| path.remote == remote) {
-                state.path_mtu = Some((remote, mtu, now));
-                self.actions.extend(link_mtu(*id, mtu));
-                let line = format!("{}: the outer path takes {mtu} octets", state.config.id);
-                self.actions.push_back(Action::Log(Severity::Info, line));
-            }
+    /// The system learned that the way to `remote` takes datagrams of `mtu` octets only. Whose way it
+    /// is, the next look at all sessions finds: anybody can make the system learn such a thing.
+    pub(crate) fn learn_peer_mtu(&mut self, remote: SocketAddr, mtu: u16) {
+        let known = &mut self.wireguard.learned_mtus;
+        if mtu < self.config.link_mtu && (known.len() < LEARNED || known.contains_key(&remote)) {
+            known.insert(remote, mtu);
         }
     }
 

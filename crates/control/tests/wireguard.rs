@@ -257,6 +257,28 @@ fn the_agent_begins_and_both_say_up_with_what_a_user_wants_to_know() {
 }
 
 #[test]
+fn a_smaller_path_mtu_is_that_of_the_peer_at_the_address() {
+    let mut pair = Pair::new();
+    pair.settle();
+    let mtu_of = |pair: &mut Pair, remote: &str, mtu: u16| {
+        let path = sa::Path { local: pair.vgw.at, remote: remote.parse().unwrap() };
+        pair.vgw.gateway.handle_path_mtu(path, mtu, Instant::now());
+        // Found with the next look at all sessions.
+        for _ in 0..2 {
+            let due = pair.vgw.gateway.poll_timeout();
+            pair.vgw.gateway.handle_timeout(due.max(Instant::now()));
+        }
+        pair.vgw.act();
+        pair.vgw.status().mtu
+    };
+    assert_eq!(mtu_of(&mut pair, "203.0.113.2:4500", 1500), Some(1440));
+    assert_eq!(mtu_of(&mut pair, "203.0.113.9:4500", 1300), Some(1440), "of nobody here");
+    assert_eq!(mtu_of(&mut pair, "203.0.113.2:4500", 1400), Some(1340));
+    let line = "wg-branch: the outer path takes 1400 octets".to_owned();
+    assert_eq!(pair.vgw.log.iter().filter(|l| **l == line).count(), 1);
+}
+
+#[test]
 fn a_user_takes_a_connection_down_and_up_and_rekeys_it() {
     let mut pair = Pair::new();
     pair.settle();

@@ -27,7 +27,7 @@ const MAX_EVENTS: usize = 1024;
 pub struct Inbound {
     /// Ordered, because a hash map keyed by what strangers send would want a secret seed.
     sad: BTreeMap<Spi, InboundHalf>,
-    pub(crate) links: BTreeMap<TunnelId, (u16, Arc<TunnelCounters>)>,
+    pub(crate) links: BTreeMap<TunnelId, Link>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) sources: Sources,
     pub(crate) wireguard: Arc<WireGuard>,
@@ -37,6 +37,14 @@ pub struct Inbound {
     pub(crate) pending: Vec<Pending>,
     pub(crate) jobs: Vec<OpenJob>,
     events: VecDeque<DataEvent>,
+}
+
+/// What is known of the way from a peer.
+pub(crate) struct Link {
+    pub(crate) mtu: u16,
+    pub(crate) counters: Arc<TunnelCounters>,
+    /// The SAs of the tunnel.
+    spis: Vec<Spi>,
 }
 
 /// A packet whose ICV is being checked.
@@ -77,18 +85,26 @@ impl Inbound {
     pub fn apply(&mut self, command: InboundCommand) {
         match command {
             InboundCommand::Install(sa) => {
-                let link_mtu = self.link(sa.tunnel).0;
-                let counters = Arc::clone(&self.link(sa.tunnel).1);
-                match InboundHalf::new(&sa, counters, link_mtu) {
-                    Some(half) => drop(self.sad.insert(sa.spi, half)),
+                let link = self.link(sa.tunnel);
+                match InboundHalf::new(&sa, Arc::clone(&link.counters), link.mtu) {
+                    Some(half) => {
+                        self.remove(sa.spi);
+                        self.link(sa.tunnel).spis.push(sa.spi);
+                        self.sad.insert(sa.spi, half);
+                    }
                     None => self.counters.count_drop(DropReason::Internal),
                 }
             }
-            InboundCommand::Remove { spi, .. } => drop(self.sad.remove(&spi)),
+            InboundCommand::Remove { spi, .. } => self.remove(spi),
             InboundCommand::SetLinkMtu { tunnel, mtu } => {
-                self.link(tunnel).0 = mtu;
-                let of_tunnel = self.sad.values_mut().filter(|half| half.tunnel() == tunnel);
-                of_tunnel.for_each(|half| half.set_link_mtu(mtu));
+                let link = self.link(tunnel);
+                link.mtu = mtu;
+                // A tunnel has one SA, and a few more while it is rekeyed.
+                for spi in link.spis.clone() {
+                    if let Some(half) = self.sad.get_mut(&spi) {
+                        half.set_link_mtu(mtu);
+                    }
+                }
             }
             InboundCommand::SetSources(routes) => self.sources = Sources::new(&routes),
             InboundCommand::SetWireGuard(table) => {
@@ -105,9 +121,20 @@ impl Inbound {
         }
     }
 
-    fn link(&mut self, tunnel: TunnelId) -> &mut (u16, Arc<TunnelCounters>) {
+    fn link(&mut self, tunnel: TunnelId) -> &mut Link {
         let counters = &self.counters;
-        self.links.entry(tunnel).or_insert_with(|| (DEFAULT_LINK_MTU, counters.tunnel(tunnel)))
+        self.links.entry(tunnel).or_insert_with(|| Link {
+            mtu: DEFAULT_LINK_MTU,
+            counters: counters.tunnel(tunnel),
+            spis: Vec::new(),
+        })
+    }
+
+    fn remove(&mut self, spi: Spi) {
+        let Some(half) = self.sad.remove(&spi) else { return };
+        if let Some(link) = self.links.get_mut(&half.tunnel()) {
+            link.spis.retain(|other| *other != spi);
+        }
     }
 
     /// Messages that WireGuard peers must get, since the owner cleared them last.
@@ -238,13 +265,19 @@ impl Inbound {
         inner: &mut InnerBatch,
     ) {
         match run {
-            Some(Run::Esp(spi)) => self.finish_esp(batch, spi, inner),
+            Some(Run::Esp(spi)) => self.finish_esp(batch, spi, now, inner),
             Some(Run::WireGuard(run)) => self.finish_wireguard(batch, &run, now, inner),
             None => {}
         }
     }
 
-    fn finish_esp(&mut self, batch: &DatagramBatch, spi: Spi, inner: &mut InnerBatch) {
+    fn finish_esp(
+        &mut self,
+        batch: &DatagramBatch,
+        spi: Spi,
+        now: Instant,
+        inner: &mut InnerBatch,
+    ) {
         let Some(half) = self.sad.get_mut(&spi) else {
             self.pending.clear();
             self.jobs.clear();
@@ -261,7 +294,7 @@ impl Inbound {
         for packet in self.pending.drain(..) {
             let delivered = if packet.ok {
                 let room = inner.bytes.get_mut(packet.plain.clone()).unwrap_or_default();
-                let (outer, told) = ((packet.path, packet.tos), &mut self.events);
+                let (outer, told) = ((packet.path, packet.tos, now), &mut self.events);
                 half.receive(packet.sequence, outer, room, &mut self.sources, told)
             } else {
                 Err(DropReason::IcvMismatch)

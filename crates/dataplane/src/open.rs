@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use packet::IpView;
 use packet::ip::set_tos;
@@ -10,6 +11,7 @@ use sa::{EspSuite, InboundSa, Lifetime, Path, SelectorSet, Spi, TunnelId};
 
 use crate::cipher::Cipher;
 use crate::command::Limit;
+use crate::icmp::RateLimit;
 use crate::inbound::push_event;
 use crate::mtu::tunnel_mtu;
 use crate::outbound::{is_ipv6, selector_ports};
@@ -20,6 +22,10 @@ use crate::{DataEvent, DropReason, TunnelCounters, ecn, mss, probe};
 const IPV4: u8 = 4;
 const IPV6: u8 = 41;
 const NO_NEXT_HEADER: u8 = 59;
+/// Changes of a peer's address, and answers to probes, that are told in a second: a peer must not fill
+/// the queue to the control plane, which others' tunnels need. We send a few probes a second.
+const MOVES: u32 = 4;
+const PROBES: u32 = 64;
 
 /// An installed inbound SA.
 pub(crate) struct InboundHalf {
@@ -36,6 +42,8 @@ pub(crate) struct InboundHalf {
     bytes: u64,
     warned: bool,
     path: Option<Path>,
+    moves: RateLimit,
+    probes: RateLimit,
     link_mtu: u16,
     counters: Arc<TunnelCounters>,
 }
@@ -65,6 +73,8 @@ impl InboundHalf {
             bytes: 0,
             warned: false,
             path: None,
+            moves: RateLimit::new(MOVES),
+            probes: RateLimit::new(PROBES),
             link_mtu,
             counters,
         })
@@ -91,7 +101,7 @@ impl InboundHalf {
     pub(crate) fn receive(
         &mut self,
         sequence: u64,
-        (path, tos): (Path, u8),
+        (path, tos, now): (Path, u8, Instant),
         plain: &mut [u8],
         sources: &mut Sources,
         events: &mut VecDeque<DataEvent>,
@@ -99,7 +109,7 @@ impl InboundHalf {
         // Checked again: two copies of one packet may stand in the same batch.
         self.window.check(sequence).map_err(refused)?;
         let newest = self.window.mark(sequence);
-        self.notice(path, newest, plain.len(), events);
+        self.notice((path, now), newest, plain.len(), events);
         let (next_header, length) = trailer(plain)?;
         if next_header == NO_NEXT_HEADER {
             return Err(DropReason::Dummy);
@@ -117,7 +127,9 @@ impl InboundHalf {
             return Err(DropReason::InboundSelector);
         }
         if let Some(sequence) = probe::answered(packet, &view) {
-            push_event(events, DataEvent::ProbeAnswered { tunnel: self.tunnel, sequence });
+            if self.probes.allow(now) {
+                push_event(events, DataEvent::ProbeAnswered { tunnel: self.tunnel, sequence });
+            }
             return Ok(Opened { length: 0 });
         }
         // Selectors are often as wide as they can be, and those of two peers overlap.
@@ -137,7 +149,7 @@ impl InboundHalf {
     /// First packet, a new path, and soft limits.
     fn notice(
         &mut self,
-        path: Path,
+        (path, now): (Path, Instant),
         newest: bool,
         octets: usize,
         events: &mut VecDeque<DataEvent>,
@@ -149,7 +161,8 @@ impl InboundHalf {
             push_event(events, DataEvent::FirstPacket { tunnel, spi });
         }
         // Only a packet newer than all before may move the peer: late ones tell of the past.
-        if newest && self.path != Some(path) {
+        // One whose address changes with every packet is followed later.
+        if newest && self.path != Some(path) && self.moves.allow(now) {
             self.path = Some(path);
             push_event(events, DataEvent::PathObserved { tunnel, spi, path });
         }

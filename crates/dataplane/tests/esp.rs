@@ -384,6 +384,52 @@ fn the_peer_s_new_address_is_taken_from_newer_authenticated_packets_only() {
     assert_eq!(at("198.51.100.9:2", &mut pair, 2, false), [observed("198.51.100.9:2")]);
 }
 
+/// A peer that speaks from another address with every packet, and answers probes that nobody sent, does
+/// not fill the queue to the control plane.
+#[test]
+fn what_one_peer_can_have_told_in_a_second_is_bounded() {
+    let mut pair = Pair::new(gcm(), true);
+    let echo = echo_reply();
+    let told = |pair: &mut Pair| {
+        for port in 1..=500 {
+            let (wire, _) = pair.seal(&batch(&[v4(17, 0, 0, &udp(b"x")), echo.clone()]));
+            pair.peer = SocketAddr::new([198, 51, 100, 9].into(), port);
+            let arrived = pair.arrive(&wire);
+            pair.open(&arrived);
+        }
+        let events = pair.events();
+        let count = |is: fn(&DataEvent) -> bool| events.iter().filter(|e| is(e)).count();
+        [
+            count(|e| matches!(e, DataEvent::PathObserved { .. })),
+            count(|e| matches!(e, DataEvent::ProbeAnswered { .. })),
+        ]
+    };
+    assert_eq!(told(&mut pair), [4, 64]);
+    assert_eq!(told(&mut pair), [0, 0], "the second is not over");
+    pair.now += Duration::from_secs(1);
+    assert_eq!(told(&mut pair), [4, 64]);
+    // The last address is told in the end.
+    pair.now += Duration::from_secs(1);
+    let (wire, _) = pair.seal(&batch(&[v4(17, 0, 0, &udp(b"x"))]));
+    let arrived = pair.arrive(&wire);
+    pair.open(&arrived);
+    let path = Path { local: address("192.0.2.2:4500"), remote: pair.peer };
+    let observed = DataEvent::PathObserved { tunnel: TUNNEL, spi: SPI, path };
+    assert_eq!(pair.events(), [observed]);
+}
+
+/// An answer to a probe, as our own peer would send it.
+fn echo_reply() -> Vec<u8> {
+    let mut packet = dataplane::probe::echo_request(
+        [10, 1, 0, 1].into(),
+        [10, 2, 0, 1].into(),
+        7,
+        60,
+    );
+    packet[20] = 0;
+    packet
+}
+
 #[test]
 fn soft_limits_are_told_once() {
     let lifetime =
@@ -556,6 +602,71 @@ fn a_syn_is_clamped_by_the_side_that_sends_and_by_the_side_that_receives() {
         assert_eq!(u16::from_be_bytes([opened[0][42], opened[0][43]]), mss);
         assert_eq!(transport_sum(&opened[0]), 0);
     }
+}
+
+#[test]
+fn a_link_mtu_is_that_of_all_sas_of_its_tunnel_and_of_no_other() {
+    let syn = {
+        let mut t = vec![0x10, 0, 0x20, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0x60, 2, 1, 0, 0, 0, 0, 0];
+        t.extend_from_slice(&[2, 4, 0x05, 0xb4]);
+        v4(6, 0, 0x4000, &t)
+    };
+    let mut pair = Pair::new(gcm(), true);
+    pair.out.apply(OutboundCommand::SetLinkMtu { tunnel: TUNNEL, mtu: 9000 });
+    let sa = |tunnel: u32, spi: u32| InboundSa {
+        tunnel: TunnelId(tunnel),
+        spi: Spi(spi),
+        suite: gcm(),
+        esn: true,
+        encryption: Secret::new((0..gcm().encryption_keymat_len()).map(|i| i as u8).collect()),
+        integrity: Secret::new(vec![]),
+        replay_window: 1024,
+        remote_selectors: everything(),
+        local_selectors: everything(),
+        lifetime: Lifetime { time: Duration::from_secs(60), bytes: None, packets: None },
+    };
+    // The same keys under other SPIs: what changes is which tunnel's MTU applies.
+    let spis = [(7, 0xc0ff_ee02), (7, 0xc0ff_ee03), (8, 0xc0ff_ee04), (8, 0xc0ff_ee05)];
+    for (tunnel, spi) in spis {
+        pair.inn.apply(InboundCommand::Install(Box::new(sa(tunnel, spi))));
+    }
+    let removed = |pair: &mut Pair, tunnel: u32, spi: u32| {
+        let tunnel = TunnelId(tunnel);
+        pair.inn.apply(InboundCommand::Remove { tunnel, spi: Spi(spi) });
+    };
+    removed(&mut pair, 8, 0xc0ff_ee05);
+    let mss = |pair: &mut Pair, spi: u32| {
+        let out = OutboundSa {
+            tunnel: TUNNEL,
+            spi: Spi(spi),
+            suite: gcm(),
+            esn: true,
+            encryption: sa(7, spi).encryption,
+            integrity: Secret::new(vec![]),
+            local_selectors: everything(),
+            remote_selectors: everything(),
+            path: Path { local: address("192.0.2.1:4500"), remote: address("192.0.2.2:4500") },
+            lifetime: sa(7, spi).lifetime,
+        };
+        pair.out.apply(OutboundCommand::Install(Box::new(out)));
+        let (wire, _) = pair.seal(&batch(std::slice::from_ref(&syn)));
+        let arrived = pair.arrive(&wire);
+        pair.open(&arrived).first().map(|p| u16::from_be_bytes([p[42], p[43]]))
+    };
+    let set = |pair: &mut Pair, tunnel: u32, mtu: u16| {
+        pair.inn.apply(InboundCommand::SetLinkMtu { tunnel: TunnelId(tunnel), mtu });
+    };
+    set(&mut pair, 7, 1400);
+    assert_eq!(mss(&mut pair, 0xc0ff_ee02), Some(1298));
+    assert_eq!(mss(&mut pair, 0xc0ff_ee03), Some(1298));
+    assert_eq!(mss(&mut pair, 0xc0ff_ee04), Some(1398), "another tunnel's");
+    // One that is installed later has what was said before, also when its SPI was another's.
+    pair.inn.apply(InboundCommand::Install(Box::new(sa(7, 0xc0ff_ee04))));
+    assert_eq!(mss(&mut pair, 0xc0ff_ee04), Some(1298));
+    set(&mut pair, 8, 1300);
+    pair.inn.apply(InboundCommand::Install(Box::new(sa(7, 0xc0ff_ee05))));
+    set(&mut pair, 8, 1200);
+    assert_eq!(mss(&mut pair, 0xc0ff_ee05), Some(1298));
 }
 
 #[test]

@@ -133,10 +133,10 @@ impl Inbound {
         if inner_tos != view.tos {
             set_tos(packet, inner_tos);
         }
-        let (link_mtu, counters) = self.links.get(&peer.id).ok_or(DropReason::Internal)?;
-        let mtu = peer.inner_mtu(*link_mtu, is_ipv6(path.remote.ip()));
+        let link = self.links.get(&peer.id).ok_or(DropReason::Internal)?;
+        let mtu = peer.inner_mtu(link.mtu, is_ipv6(path.remote.ip()));
         mss::clamp_syn(packet, &view, mtu, false);
-        counters.count(view.length);
+        link.counters.count(view.length);
         let range = plain.start..plain.start + view.length;
         inner.packets.push(InnerPacket { range, gso: None, checksum: None });
         Ok(())
