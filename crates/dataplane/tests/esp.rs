@@ -420,12 +420,8 @@ fn what_one_peer_can_have_told_in_a_second_is_bounded() {
 
 /// An answer to a probe, as our own peer would send it.
 fn echo_reply() -> Vec<u8> {
-    let mut packet = dataplane::probe::echo_request(
-        [10, 1, 0, 1].into(),
-        [10, 2, 0, 1].into(),
-        7,
-        60,
-    );
+    let mut packet =
+        dataplane::probe::echo_request([10, 1, 0, 1].into(), [10, 2, 0, 1].into(), 7, 60);
     packet[20] = 0;
     packet
 }

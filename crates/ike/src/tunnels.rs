@@ -11,9 +11,7 @@ use crate::child_sa::{ChildSa, Life};
 use crate::collision::ours_is_redundant;
 use crate::context::Effect;
 use crate::endpoint::Endpoint;
-use crate::established::{
-    Contact, Established, Job, MAX_SIBLINGS, REDUNDANT, RIVAL, Standing,
-};
+use crate::established::{Contact, Established, Job, MAX_SIBLINGS, REDUNDANT, RIVAL, Standing};
 use crate::event::{Command, DownReason, Event};
 use crate::exchange::mobike;
 use crate::ike_sa::{IkeSa, Phase};

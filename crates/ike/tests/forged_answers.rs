@@ -8,9 +8,7 @@ use std::time::Duration;
 use common::rogue::ike_offer;
 use common::{A, B, Pair, TUNNEL, peers};
 use ike::crypto::KeyExchange;
-use ike::message::{
-    HEADER_LEN, Header, NotifyType, Payload, emit_chain, parse_message,
-};
+use ike::message::{HEADER_LEN, Header, NotifyType, Payload, emit_chain, parse_message};
 use ike::suite::KeGroup;
 use ike::{Command, EndpointConfig, TransmitPayload};
 use rand_chacha::ChaCha8Rng;
@@ -154,7 +152,10 @@ fn an_answer_of_somebody_else_costs_seconds() {
     pair.run_secs(5);
     let failures = pair.failures(A);
     assert_eq!(failures.len(), 1, "{failures:?}");
-    assert!(failures[0].ends_with("two different answers to the first request came"), "{failures:?}");
+    assert!(
+        failures[0].ends_with("two different answers to the first request came"),
+        "{failures:?}"
+    );
     assert_eq!(pair.hosts[A].endpoint.ike_sas(), 0);
     assert!(pair.hosts[B].endpoint.counters().unknown_spi > 0, "IKE_AUTH for an SPI of nobody");
     pair.command(A, Command::Initiate(TUNNEL));

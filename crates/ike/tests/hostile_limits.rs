@@ -6,7 +6,9 @@ mod common;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::rogue::{self, ROGUE, Rogue, answers, assert_untouched, beside_a_tunnel, error, ike_offer, plain};
+use common::rogue::{
+    self, ROGUE, Rogue, answers, assert_untouched, beside_a_tunnel, error, ike_offer, plain,
+};
 use common::{A, B, Pair, TUNNEL, peers};
 use ike::crypto::KeyExchange;
 use ike::message::{
@@ -102,7 +104,8 @@ fn key_exchanges_are_not_computed_for_whoever_asks() {
         // Of the right length and size, but no value of the group.
         (vec![0; length], 1000, 64),
     ] {
-        let mut pair = Pair::with(config.clone(), [EndpointConfig::default(), EndpointConfig::default()], 1);
+        let mut pair =
+            Pair::with(config.clone(), [EndpointConfig::default(), EndpointConfig::default()], 1);
         for spi in 1..=500_u64 {
             // Another source each time: the limit is not that of one address.
             let source = SocketAddr::from((((spi as u32) << 8).to_be_bytes(), 4500));
