@@ -20,6 +20,9 @@ pub(crate) const SMALL: u16 = 60;
 const MISSES: u32 = 3;
 /// The least octets of an outer packet that are tried; IPv4's least MTU that a host must take.
 const FLOOR: u16 = 576;
+/// The least that the system may say of a path. It refuses what is larger, whoever made it believe that:
+/// Linux takes any smaller claim for 552 octets, unless it is told otherwise.
+const LEAST: u16 = 296;
 /// How often a size is tried in a search before it counts as too large.
 const TRIES: u32 = 2;
 /// Probes whose answers are waited for at the same time: paths may be longer than a round.
@@ -177,7 +180,7 @@ impl Prober {
 
     /// The system learned the MTU of the outer path, from ICMP. Returns whether that is news.
     pub(crate) fn learn_mtu(&mut self, mtu: u16, now: Instant) -> bool {
-        let mtu = mtu.clamp(FLOOR.min(self.mtu.ceiling), self.mtu.ceiling);
+        let mtu = mtu.clamp(LEAST.min(self.mtu.ceiling), self.mtu.ceiling);
         if mtu >= self.mtu.current {
             return false;
         }

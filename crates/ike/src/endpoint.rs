@@ -232,7 +232,8 @@ impl Endpoint {
     fn handle_init(&mut self, path: Path, datagram: &[u8], message: &Message) {
         let header = &message.header;
         let too_large = datagram.len() > MAX_INIT;
-        if header.message_id != 0 || message.encrypted.is_some() || too_large {
+        let unanswerable = path.remote.port() == 0;
+        if header.message_id != 0 || message.encrypted.is_some() || too_large || unanswerable {
             self.ctx.counters.malformed += 1;
             return;
         }
@@ -347,7 +348,7 @@ impl Endpoint {
         datagram: &[u8],
         notify: Notify,
     ) {
-        if header.response || !self.ctx.admit_stranger() {
+        if header.response || path.remote.port() == 0 || !self.ctx.admit_stranger() {
             return;
         }
         let answer = Header { response: true, initiator: !header.initiator, ..*header };

@@ -227,3 +227,15 @@ fn a_peer_that_comes_and_goes_without_end_leaves_little() {
     pair.run_secs(30);
     pair.assert_at_rest();
 }
+
+/// Port 0 can stand in a datagram, and nothing can be sent there.
+#[test]
+fn requests_to_which_no_answer_can_go_get_none() {
+    let mut pair = beside_a_tunnel();
+    let before = pair.hosts[B].sent.len();
+    let path = from(SocketAddr::new(common::address(A), 0));
+    pair.inject(B, path, &init(5, KeGroup::X25519, public(KeGroup::X25519), 60));
+    pair.inject(B, path, &plain((9, 9), ExchangeType::INFORMATIONAL, 3, &[nonce()]));
+    assert_eq!(pair.hosts[B].sent.len(), before);
+    assert_eq!(pair.hosts[B].endpoint.half_open(), 0);
+}

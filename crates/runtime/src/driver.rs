@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use crate::device::Device;
+use crate::often::Often;
 use crate::planes::{Inbox, Planes};
 use crate::server::{Asked, Response};
 use crate::service::{self, Watchdog};
@@ -34,6 +35,9 @@ const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// How often at the most, whatever it announces.
 const ADDRESS_PAUSE: Duration = Duration::from_millis(20);
 
+/// Lines a second about messages that could not be sent.
+const UNSENT: u64 = 5;
+
 /// Everything that the control thread owns.
 pub(crate) struct Driver {
     role: Role,
@@ -46,6 +50,9 @@ pub(crate) struct Driver {
     /// configured.
     looked: Instant,
     look_at: Option<Instant>,
+    /// Messages that could not be sent: strangers' requests are answered to wherever they say that
+    /// they come from.
+    unsent: Often,
     stopping: bool,
     stopped: bool,
 }
@@ -86,6 +93,7 @@ impl Driver {
             device,
             looked: Instant::now(),
             look_at: roams.then(Instant::now),
+            unsent: Often::new(UNSENT),
             stopping: false,
             stopped: false,
         }
@@ -229,8 +237,9 @@ impl Driver {
             self.planes.inbound.sync().await;
         }
         for transmit in messages {
-            if let Err(error) = self.sockets.transmit(&transmit) {
-                warn!(path = %transmit.path, %error, "an IKE message was not sent");
+            let Err(error) = self.sockets.transmit(&transmit) else { continue };
+            if let Some(more) = self.unsent.admit(Instant::now()) {
+                warn!(path = %transmit.path, %error, before = more, "an IKE message was not sent");
             }
         }
         for action in device {

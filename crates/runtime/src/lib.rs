@@ -13,6 +13,7 @@ mod error;
 pub mod keys;
 mod load;
 mod log;
+mod often;
 mod planes;
 mod server;
 mod service;

@@ -25,6 +25,34 @@ impl RawSender {
     }
 }
 
+impl RawSender {
+    /// Sends one ICMP error about a UDP datagram that its receiver is said to have sent `from` one
+    /// address `to` another; `rest` is the second word of the error (RFC 792).
+    pub fn send_icmp_error(
+        &self,
+        router: Ipv4Addr,
+        (kind, code, rest): (u8, u8, u32),
+        (from, to): (SocketAddrV4, SocketAddrV4),
+    ) {
+        let quoted = packet(from, to, &[0x71; 8]);
+        let mut message = vec![kind, code, 0, 0];
+        message.extend(rest.to_be_bytes());
+        message.extend(quoted);
+        let sum = !message.chunks(2).fold(0_u32, |sum, pair| {
+            let sum = sum + u32::from(u16::from_be_bytes([pair[0], pair[1]]));
+            (sum & 0xffff) + (sum >> 16)
+        });
+        message[2..4].copy_from_slice(&(sum as u16).to_be_bytes());
+        let mut out = packet(SocketAddrV4::new(router, 0), from, &message);
+        // The protocol is ICMP, and there is no UDP header.
+        out[9] = 1;
+        out.drain(20..28);
+        let length = u16::try_from(out.len()).unwrap().to_be_bytes();
+        out[2..4].copy_from_slice(&length);
+        let _ = self.0.send_to(&out, &SocketAddr::from((*from.ip(), 0)).into());
+    }
+}
+
 fn packet(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
     let word = |n: usize| u16::try_from(n).unwrap().to_be_bytes();
     let mut out = vec![0x45, 0];

@@ -13,6 +13,8 @@ use packet::{InnerBatch, WireBatch};
 use sa::Path;
 use tokio::sync::mpsc;
 
+use crate::often::News;
+
 use super::{BATCHES_IN_A_ROW, IoCounters, IoDrop, Merging, Notice, Orders, Worker, pass_events};
 
 /// Everything that the sending thread owns.
@@ -46,6 +48,7 @@ impl OutboundWorker {
     fn run(mut self, orders: &Orders<OutboundCommand>) -> io::Result<()> {
         let (mut inner, mut wire) = (InnerBatch::default(), WireBatch::default());
         let mut back = InnerBatch::default();
+        let mut news = News::default();
         self.merging.note_udp(self.udp.segments(), 0);
         loop {
             pass_events(&self.notices, || self.plane.poll_event());
@@ -54,7 +57,7 @@ impl OutboundWorker {
                 if !orders.carry_out(|command| self.plane.apply(command)) {
                     return Ok(());
                 }
-                self.send_probes(&mut wire);
+                self.send_probes(&mut wire, &mut news);
             }
             if ready & 2 == 0 {
                 continue;
@@ -63,7 +66,7 @@ impl OutboundWorker {
                 let report = self.tun.read(&mut inner)?;
                 self.counters.count(IoDrop::TunReadHeader, report.bad_header);
                 if report.packets > 0 {
-                    self.forward(&inner, &mut wire, &mut back);
+                    self.forward(&inner, (&mut wire, &mut back), &mut news);
                 }
                 if !report.more {
                     break;
@@ -72,13 +75,13 @@ impl OutboundWorker {
         }
     }
 
-    fn send_probes(&mut self, wire: &mut WireBatch) {
+    fn send_probes(&mut self, wire: &mut WireBatch, news: &mut News) {
         wire.clear();
         self.plane.seal_probes(wire);
-        self.send(wire);
+        self.send(wire, news);
     }
 
-    fn send(&mut self, wire: &WireBatch) {
+    fn send(&mut self, wire: &WireBatch, news: &mut News) {
         if wire.runs.is_empty() {
             return;
         }
@@ -87,17 +90,26 @@ impl OutboundWorker {
         if report.fallbacks > 0 {
             self.merging.note_udp(self.udp.segments(), self.udp.refusing().len());
         }
-        if let Some((local, remote)) = report.too_big {
+        // While a path takes less than what has to be sent, each batch says so: anybody can make the
+        // system believe that, and the control thread has other things to do.
+        if let Some((local, remote)) = report.too_big
+            && news.admit(remote, Instant::now())
+        {
             // If there is no room, the next one says the same.
             let _ = self.notices.try_send(Notice::TooBig(Path { local, remote }));
         }
     }
 
-    fn forward(&mut self, inner: &InnerBatch, wire: &mut WireBatch, back: &mut InnerBatch) {
+    fn forward(
+        &mut self,
+        inner: &InnerBatch,
+        (wire, back): (&mut WireBatch, &mut InnerBatch),
+        news: &mut News,
+    ) {
         wire.clear();
         back.clear();
         self.plane.seal(inner, Instant::now(), wire, back);
-        self.send(wire);
+        self.send(wire, news);
         if !back.packets.is_empty() {
             let report = self.back.write(back);
             self.counters.count_write(&report);
