@@ -6,6 +6,7 @@ use zeroize::Zeroize;
 
 use crate::chacha::ChaChaKey;
 use crate::job::{Aad, TAG};
+use crate::poly1305::chains::Chains;
 use crate::text::Text;
 
 /// The most packets of a tile.
@@ -30,6 +31,8 @@ pub(crate) struct Tile {
     pub(crate) tag: [[u64; PACKETS]; 2],
     /// How many lanes hold a packet.
     pub(crate) count: usize,
+    /// Where the tags are made while the rounds go on.
+    pub(crate) chains: Chains,
 }
 
 impl Tile {
@@ -44,6 +47,7 @@ impl Tile {
             cipher: [std::ptr::null(); PACKETS],
             tag: [[0; PACKETS]; 2],
             count: 0,
+            chains: Chains::new(),
         }
     }
 
@@ -110,6 +114,11 @@ impl Tile {
         self.len.iter().fold(usize::MAX, |least, &len| least.min(len as usize))
     }
 
+    /// The length of the shortest text but for idle lanes.
+    pub(crate) fn shortest_of_all(&self) -> usize {
+        self.len[..self.count].iter().fold(usize::MAX, |least, &len| least.min(len as usize))
+    }
+
     /// Offsets of the chunks that are whole in every lane and read from the source.
     pub(crate) fn whole_from_source(&self) -> Range<usize> {
         self.text.iter().fold(0..usize::MAX, |all, text| {
@@ -135,5 +144,6 @@ impl Tile {
 impl Drop for Tile {
     fn drop(&mut self) {
         self.key.zeroize();
+        self.chains.zeroize();
     }
 }

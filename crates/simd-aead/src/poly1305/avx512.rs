@@ -53,10 +53,38 @@ impl Poly {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
     #[target_feature(enable = "avx512vbmi2")]
     pub(crate) fn new(r: Halves) -> Self {
-        let lo = _mm512_and_si512(r[0], splat(0x0fff_fffc_0fff_ffff));
-        let hi = _mm512_and_si512(r[1], splat(0x0fff_fffc_0fff_fffc));
-        let r = Factors::new(limbs([lo, hi]));
+        let r = Factors::new(limbs(Self::clamped(r)));
         Self { h: Sum::of([_mm512_setzero_si512(); 3]), r }
+    }
+
+    /// `r` as RFC 8439 section 2.5.1 clamps it.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+    pub(crate) fn clamped([lo, hi]: Halves) -> Halves {
+        let lo = _mm512_and_si512(lo, splat(0x0fff_fffc_0fff_ffff));
+        let hi = _mm512_and_si512(hi, splat(0x0fff_fffc_0fff_fffc));
+        [lo, hi]
+    }
+
+    /// The running value in 64, 64 and 3 bits.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+    pub(crate) fn words(&self) -> [__m512i; 3] {
+        let [h0, h1, h2] = carry(self.h.carried());
+        [
+            _mm512_or_si512(h0, _mm512_slli_epi64::<44>(h1)),
+            _mm512_or_si512(_mm512_srli_epi64::<20>(h1), _mm512_slli_epi64::<24>(h2)),
+            _mm512_srli_epi64::<40>(h2),
+        ]
+    }
+
+    /// Sets the running value from what [`Poly::words`] gives.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+    #[target_feature(enable = "avx512vbmi2")]
+    pub(crate) fn set_words(&mut self, [lo, hi, top]: [__m512i; 3]) {
+        let [h0, h1, h2] = limbs([lo, hi]);
+        self.h = Sum::of([h0, h1, _mm512_or_si512(h2, _mm512_slli_epi64::<40>(top))]);
     }
 
     /// One more block, in the lanes of `active`.
