@@ -5,6 +5,9 @@ use std::arch::x86_64::*;
 
 use crate::poly1305::chains::{Chains, turn};
 
+/// Octets of a turn of [`rounds_of_two`]: five blocks.
+pub(crate) const TURN: usize = 80;
+
 /// Two quarter rounds (RFC 8439 section 2.1) at a time, step by step side by side. Measured on Zen 4,
 /// pairs keep the execution units busier than four at a time.
 macro_rules! quarter_rounds {
@@ -104,7 +107,7 @@ pub(crate) unsafe fn rounds_of_two(
                 turn!(a low), turn!(a high), turn!(a reduce 64), turn!(b low)),
             four_quarter_rounds!([16, 21, 26, 31] [17, 22, 27, 28] [18, 23, 24, 29] [19, 20, 25, 30],
                 turn!(b high), turn!(b reduce 64), turn!(a low), turn!(a high),
-                turn!(a store), turn!(b low), turn!(b high), turn!(b store)),
+                turn!(a store 80), turn!(b low), turn!(b high), turn!(b store 80)),
             turn!(next),
             "dec r15d",
             "jnz 2b",

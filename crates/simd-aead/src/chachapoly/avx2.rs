@@ -1,20 +1,18 @@
-//! Up to eight packets at once: ChaCha20 of one block of each packet, then Poly1305 of the chunk of
-//! ciphertext that it made, one packet a lane.
+//! Up to eight packets at once. ChaCha20 of one block of each packet at a time; Poly1305 of the chunks
+//! before in integer registers during its rounds, and of the last, short ones with one packet a lane.
 
 use std::arch::x86_64::*;
 
 use super::tile::{PACKETS, Tile};
 use crate::chacha::CONSTANTS;
-use crate::chacha::avx2::{block, transpose};
-use crate::poly1305::avx2::{
-    Halves, LANES, Poly, Powers, Sum, rows, splat, transpose as transpose_pairs,
-};
+use crate::chacha::avx2::{TURN, block, transpose};
+use crate::poly1305::avx2::{Halves, LANES, Poly, rows, splat, transpose as transpose_pairs};
 use crate::text::CHUNK;
 
 /// Registers that eight packets take in Poly1305.
 const GROUPS: usize = PACKETS / LANES;
-/// The length from which on powers of r save more than they cost.
-const POWERS_PAY: usize = 4 * CHUNK;
+/// The length from which on tags in the integer units save more than they cost.
+const CHAINS_PAY: usize = 2 * CHUNK;
 /// Octets of a chunk in a register.
 const HALF: usize = CHUNK / 2;
 
@@ -26,26 +24,31 @@ const HALF: usize = CHUNK / 2;
 #[target_feature(enable = "avx2")]
 pub(crate) unsafe fn run<const SEAL: bool>(tile: &mut Tile) {
     let mut state = initial(tile);
-    let (mut poly, s) = one_time_keys(&block(&state));
+    // SAFETY: no turns.
+    let words = unsafe { block(&state, &mut tile.chains, 0) };
+    let (mut poly, r, s) = one_time_keys(&words);
     for (group, poly) in poly.iter_mut().enumerate() {
         let block = [load(&tile.aad[0], group), load(&tile.aad[1], group)];
         poly.absorb(block, longer(load(&tile.aad_len, group), 0));
     }
-    let shortest = tile.shortest();
-    let powers = (shortest >= POWERS_PAY).then(|| [Powers::new(&poly[0]), Powers::new(&poly[1])]);
-    for offset in (0..tile.longest()).step_by(CHUNK) {
-        state[12] = _mm256_add_epi32(state[12], _mm256_set1_epi32(1));
-        let words = block(&state);
+    let (longest, shortest) = (tile.longest(), tile.shortest());
+    let whole = tile.whole_in_every_lane();
+    let mut offset = 0;
+    if whole >= CHAINS_PAY {
+        // SAFETY: the caller's promise.
+        offset = unsafe { run_chained::<SEAL>(tile, &mut state, &mut poly, r, whole) };
+    }
+    while offset < longest {
         // SAFETY: the caller's promise; a whole chunk is wholly in every text.
         unsafe {
-            match &powers {
-                _ if offset + CHUNK > shortest => {
-                    one_by_one::<SEAL, false>(tile, &words, offset, &mut poly);
-                }
-                Some(powers) => four::<SEAL>(tile, &words, offset, powers, &mut poly),
-                None => one_by_one::<SEAL, true>(tile, &words, offset, &mut poly),
+            let words = next_block(tile, &mut state, 0);
+            if offset + CHUNK > shortest {
+                one_by_one::<SEAL, false>(tile, &words, offset, &mut poly);
+            } else {
+                one_by_one::<SEAL, true>(tile, &words, offset, &mut poly);
             }
         }
+        offset += CHUNK;
     }
     for (group, poly) in poly.iter_mut().enumerate() {
         let block = [load(&tile.aad_len, group), load(&tile.len, group)];
@@ -53,6 +56,89 @@ pub(crate) unsafe fn run<const SEAL: bool>(tile: &mut Tile) {
         for (lane, tag) in poly.tags(s[group]).into_iter().enumerate() {
             tile.tag[0][LANES * group + lane] = tag as u64;
             tile.tag[1][LANES * group + lane] = (tag >> 64) as u64;
+        }
+    }
+}
+
+/// The chunks before `whole`, which are whole in every lane, and the one there, if any: the tags follow
+/// them in the integer units. Returns how far it came; `state` is that of the block before.
+///
+/// # Safety
+/// As for [`run`].
+#[target_feature(enable = "avx2")]
+unsafe fn run_chained<const SEAL: bool>(
+    tile: &mut Tile,
+    state: &mut [__m256i; 16],
+    poly: &mut [Poly; GROUPS],
+    r: [[u64; PACKETS]; 2],
+    whole: usize,
+) -> usize {
+    let [first, last] = poly.each_ref().map(|poly| poly.words());
+    let h = std::array::from_fn(|n| both(first[n], last[n]));
+    let cipher = tile.cipher;
+    tile.chains.start(h, r, cipher, TURN);
+    let from_source = tile.whole_from_source();
+    for offset in (0..whole).step_by(CHUNK) {
+        let ready = if SEAL { offset } else { offset + CHUNK };
+        let turns = tile.chains.ready(ready, PACKETS / 2, true);
+        // SAFETY: the caller's promise; so far the ciphertexts are ready.
+        unsafe {
+            let words = next_block(tile, state, turns);
+            if from_source.contains(&offset) {
+                crypt_from_source(tile, &words, offset);
+            } else {
+                for (half, words) in words.as_chunks().0.iter().enumerate() {
+                    crypt::<SEAL, true>(tile, transpose(*words), offset + half * HALF);
+                }
+            }
+        }
+    }
+    // Sealing, the last chunk is not in the tags.
+    let turns = tile.chains.ready(whole, PACKETS / 2, true);
+    let rest = whole < tile.longest();
+    if turns > 0 || rest {
+        // SAFETY: the caller's promise; so far the ciphertexts are ready.
+        let words = unsafe { next_block(tile, state, turns) };
+        give(tile, poly);
+        if rest {
+            // SAFETY: the caller's promise.
+            unsafe { one_by_one::<SEAL, false>(tile, &words, whole, poly) };
+        }
+    } else {
+        give(tile, poly);
+    }
+    whole + CHUNK
+}
+
+/// The key stream of the block after `state`, which becomes that block's.
+///
+/// # Safety
+/// As for [`block`].
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn next_block(tile: &mut Tile, state: &mut [__m256i; 16], turns: usize) -> [__m256i; 16] {
+    state[12] = _mm256_add_epi32(state[12], _mm256_set1_epi32(1));
+    // SAFETY: the caller's promise.
+    unsafe { block(state, &mut tile.chains, turns) }
+}
+
+/// Applies the key stream `words` to the chunk at `offset` of each packet, which is whole in every one
+/// and read from the source.
+///
+/// # Safety
+/// The text pointers are good for these chunks.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn crypt_from_source(tile: &Tile, words: &[__m256i; 16], offset: usize) {
+    for (half, words) in words.as_chunks().0.iter().enumerate() {
+        let at = offset + half * HALF;
+        for (text, keystream) in tile.text.iter().zip(transpose(*words)) {
+            // SAFETY: the caller's promise: there are 32 octets at both.
+            unsafe {
+                let input = _mm256_loadu_si256(text.source().wrapping_add(at).cast());
+                let result = _mm256_xor_si256(input, keystream);
+                _mm256_storeu_si256(text.output(at).cast(), result);
+            }
         }
     }
 }
@@ -90,17 +176,34 @@ fn initial(tile: &Tile) -> [__m256i; 16] {
     state
 }
 
+/// Eight lanes from four and four.
+fn both(first: [u64; LANES], last: [u64; LANES]) -> [u64; PACKETS] {
+    std::array::from_fn(|lane| if lane < LANES { first[lane] } else { last[lane - LANES] })
+}
+
+/// Goes on in vectors where the integer units ended.
+#[target_feature(enable = "avx2")]
+fn give(tile: &Tile, poly: &mut [Poly; GROUPS]) {
+    let values = tile.chains.values();
+    for (group, poly) in poly.iter_mut().enumerate() {
+        poly.set_words(values.each_ref().map(|row| load(row, group)));
+    }
+}
+
 /// `r` and `s` of Poly1305: the first 32 octets of block 0 (RFC 8439 section 2.6).
 #[inline]
 #[target_feature(enable = "avx2")]
-fn one_time_keys(words: &[__m256i; 16]) -> ([Poly; GROUPS], [[u128; LANES]; GROUPS]) {
+fn one_time_keys(
+    words: &[__m256i; 16],
+) -> ([Poly; GROUPS], [[u64; PACKETS]; 2], [[u128; LANES]; GROUPS]) {
     let pairs = pairs(transpose(words.as_chunks().0[0]));
     let number = |[lo, hi]: Halves| {
         let (lo, hi) = (rows(lo), rows(hi));
         [0, 1, 2, 3].map(|lane| u128::from(lo[lane]) | u128::from(hi[lane]) << 64)
     };
     let [[r0, s0], [r1, s1]] = pairs;
-    ([Poly::new(r0), Poly::new(r1)], [number(s0), number(s1)])
+    let r = std::array::from_fn(|half| both(rows(r0[half]), rows(r1[half])));
+    ([Poly::new(r0), Poly::new(r1)], r, [number(s0), number(s1)])
 }
 
 /// From two blocks of each packet, one register a packet, to both blocks of each group of packets.
@@ -110,35 +213,8 @@ fn pairs([a, b, c, d, e, f, g, h]: [__m256i; PACKETS]) -> [[Halves; 2]; GROUPS] 
     [transpose_pairs([a, b, c, d]), transpose_pairs([e, f, g, h])]
 }
 
-/// Applies the key stream `words` to the chunk at `offset` of each packet, which is whole in every
-/// one, and absorbs its ciphertext.
-///
-/// # Safety
-/// The text pointers are good for these chunks.
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn four<const SEAL: bool>(
-    tile: &Tile,
-    words: &[__m256i; 16],
-    offset: usize,
-    powers: &[Powers; GROUPS],
-    poly: &mut [Poly; GROUPS],
-) {
-    let [first, last] = [words.as_chunks().0[0], words.as_chunks().0[1]];
-    // SAFETY: the caller's promise.
-    let blocks = pairs(unsafe { crypt::<SEAL, true>(tile, transpose(first), offset) });
-    let mut sums = [Sum::zero(); GROUPS];
-    for group in 0..GROUPS {
-        sums[group] = poly[group].absorb_first_two::<SEAL>(&powers[group], blocks[group]);
-    }
-    // SAFETY: the caller's promise.
-    let blocks = pairs(unsafe { crypt::<SEAL, true>(tile, transpose(last), offset + HALF) });
-    for group in 0..GROUPS {
-        poly[group].absorb_last_two::<SEAL>(&powers[group], sums[group], blocks[group]);
-    }
-}
-
-/// The same block by block, and where not every packet has a whole chunk unless `WHOLE`.
+/// Applies the key stream `words` to the chunk at `offset` of each packet and absorbs its ciphertext,
+/// block by block; not every packet has a whole chunk unless `WHOLE`.
 ///
 /// # Safety
 /// The text pointers are good for their lengths, and for all of the chunks if `WHOLE`.

@@ -7,9 +7,8 @@ use std::ops::Range;
 
 use super::tile::{PACKETS, Tile};
 use crate::chacha::CONSTANTS;
-use crate::chacha::avx512::{rounds, rounds_of_two, transpose};
+use crate::chacha::avx512::{TURN, rounds, rounds_of_two, transpose};
 use crate::poly1305::avx512::{Halves, Poly, Powers, transpose as transpose_chunks};
-use crate::poly1305::chains::TURN;
 use crate::text::{CHUNK, mask};
 
 /// Octets in whole chunks from which on powers of r save more than they cost.
@@ -41,7 +40,12 @@ pub(crate) unsafe fn run<const SEAL: bool>(tile: &mut Tile) {
     let chained = longest > 3 * CHUNK && shortest >= TURN;
     if chained {
         let cipher = tile.cipher;
-        tile.chains.take(&poly, r, cipher);
+        tile.chains.start(
+            poly.words().map(|lanes| row(lanes)),
+            r.map(|lanes| row(lanes)),
+            cipher,
+            TURN,
+        );
     }
     let powers = (shortest >= POWERS_PAY).then(|| Powers::new(&poly));
 
@@ -60,7 +64,8 @@ pub(crate) unsafe fn run<const SEAL: bool>(tile: &mut Tile) {
                 apply::<false>(tile, &whole, &rounds(&state), offset);
             } else {
                 let ready = if SEAL { shortest.min(offset) } else { shortest };
-                let turns = tile.chains.ready(ready, 10, left <= 6 * CHUNK);
+                let turns =
+                    if chained { tile.chains.ready(ready, 10, left <= 6 * CHUNK) } else { 0 };
                 let (words, second) = rounds_of_two(&state, &next(&state), &mut tile.chains, turns);
                 apply::<false>(tile, &whole, &words, offset);
                 apply::<false>(tile, &whole, &second, offset + 2 * CHUNK);
@@ -71,7 +76,7 @@ pub(crate) unsafe fn run<const SEAL: bool>(tile: &mut Tile) {
 
     let mut offset = 0;
     if chained {
-        tile.chains.give(&mut poly);
+        poly.set_words(tile.chains.values().each_ref().map(|row| load(row)));
         offset = tile.chains.absorbed();
     }
     if let Some(powers) = &powers {
@@ -158,6 +163,15 @@ fn end(tile: &mut Tile, mut poly: Poly, s: Halves) {
 fn load(row: &[u64; PACKETS]) -> __m512i {
     // SAFETY: the row is 64 readable octets.
     unsafe { _mm512_loadu_si512(row.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
+fn row(lanes: __m512i) -> [u64; PACKETS] {
+    let mut row = [0; PACKETS];
+    // SAFETY: the row is 64 writable octets.
+    unsafe { _mm512_storeu_si512(row.as_mut_ptr().cast(), lanes) };
+    row
 }
 
 /// The states of blocks 0, in the lower eight lanes, and 1.

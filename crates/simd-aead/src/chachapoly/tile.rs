@@ -7,7 +7,7 @@ use zeroize::Zeroize;
 use crate::chacha::ChaChaKey;
 use crate::job::{Aad, TAG};
 use crate::poly1305::chains::Chains;
-use crate::text::Text;
+use crate::text::{CHUNK, Text};
 
 /// The most packets of a tile.
 pub(crate) const PACKETS: usize = 8;
@@ -125,6 +125,17 @@ impl Tile {
             let whole = text.whole_from_source();
             all.start.max(whole.start)..all.end.min(whole.end)
         })
+    }
+
+    /// Up to here the chunks are whole in every lane, and idle lanes may do what the first one does.
+    pub(crate) fn whole_in_every_lane(&self) -> usize {
+        let whole = self.shortest_of_all() / CHUNK * CHUNK;
+        match self.whole_from_source() {
+            _ if self.count == PACKETS => whole,
+            // Reading from the source, they write the same.
+            Range { start: 0, end } => end.min(whole),
+            _ => 0,
+        }
     }
 
     /// The tag of the packet in `lane`.

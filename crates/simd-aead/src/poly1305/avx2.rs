@@ -30,27 +30,6 @@ struct Factors {
     s: Limbs,
 }
 
-/// `r`, r^2, r^3 and r^4: with them four blocks are multiplied each with its own power, and the sum
-/// is carried once.
-pub(crate) struct Powers {
-    /// r^4 first, as the blocks meet them.
-    factors: [Factors; 4],
-    /// The pad bits of four blocks times their powers.
-    pads: Limbs,
-}
-
-/// A sum of products for [`Poly::absorb_two`].
-#[derive(Clone, Copy)]
-pub(crate) struct Sum(Limbs);
-
-impl Sum {
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub(crate) fn zero() -> Self {
-        Self([_mm256_setzero_si256(); 5])
-    }
-}
-
 impl Poly {
     /// For the `r` that RFC 8439 section 2.5.1 still has to clamp.
     #[inline]
@@ -60,6 +39,31 @@ impl Poly {
         let hi = _mm256_and_si256(r[1], splat(0x0fff_fffc_0fff_fffc));
         let r = Factors::new(limbs([lo, hi]));
         Self { h: [_mm256_setzero_si256(); 5], r }
+    }
+
+    /// The running values in 64, 64 and 3 bits.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(crate) fn words(&self) -> [[u64; LANES]; 3] {
+        let h = self.h.map(|limb| rows(limb));
+        let mut words = [[0; LANES]; 3];
+        for lane in 0..LANES {
+            let limb = |n: usize| u128::from(h[n][lane]);
+            let low = limb(0) + (limb(1) << 26) + (limb(2) << 52) + (limb(3) << 78);
+            let (low, carried) = low.overflowing_add(limb(4) << 104);
+            words[0][lane] = low as u64;
+            words[1][lane] = (low >> 64) as u64;
+            words[2][lane] = (h[4][lane] >> 24) + u64::from(carried);
+        }
+        words
+    }
+
+    /// Sets the running values from what [`Poly::words`] gives.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(crate) fn set_words(&mut self, [lo, hi, top]: [__m256i; 3]) {
+        self.h = limbs([lo, hi]);
+        self.h[4] = _mm256_or_si256(self.h[4], _mm256_slli_epi64::<24>(top));
     }
 
     /// One more block, in the lanes that `active` has all ones in.
@@ -73,32 +77,6 @@ impl Poly {
             *old = _mm256_blendv_epi8(*old, new, active);
         }
     }
-
-    /// The first two of four more blocks, in all lanes. `SEAL` gives each kernel a copy of its own, which
-    /// the compiler then puts into it.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub(crate) fn absorb_first_two<const SEAL: bool>(
-        &self,
-        powers: &Powers,
-        blocks: [Halves; 2],
-    ) -> Sum {
-        let sum = add_product(powers.pads, limbs(blocks[1]), &powers.factors[1]);
-        Sum(add_product(sum, sum_of(self.h, limbs(blocks[0])), &powers.factors[0]))
-    }
-
-    /// The other two.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub(crate) fn absorb_last_two<const SEAL: bool>(
-        &mut self,
-        powers: &Powers,
-        sum: Sum,
-        blocks: [Halves; 2],
-    ) {
-        let sum = add_product(sum.0, limbs(blocks[0]), &powers.factors[2]);
-        self.h = carried(add_product(sum, limbs(blocks[1]), &powers.factors[3]));
-    }
 }
 
 impl Factors {
@@ -108,24 +86,6 @@ impl Factors {
     fn new(r: Limbs) -> Self {
         let s = [times5(r[0]), times5(r[1]), times5(r[2]), times5(r[3]), times5(r[4])];
         Self { r, s }
-    }
-}
-
-impl Powers {
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub(crate) fn new(poly: &Poly) -> Self {
-        let r = &poly.r;
-        let zero = _mm256_setzero_si256();
-        let second = Factors::new(carried(add_product([zero; 5], r.r, r)));
-        let third = Factors::new(carried(add_product([zero; 5], second.r, r)));
-        let fourth = Factors::new(carried(add_product([zero; 5], second.r, &second)));
-        let pad = [zero, zero, zero, zero, splat(1 << 24)];
-        let mut pads = [zero; 5];
-        for factors in [r, &second, &third, &fourth] {
-            pads = add_product(pads, pad, factors);
-        }
-        Self { factors: [fourth, third, second, *r], pads: carried(pads) }
     }
 }
 

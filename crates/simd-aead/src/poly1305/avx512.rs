@@ -53,17 +53,10 @@ impl Poly {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
     #[target_feature(enable = "avx512vbmi2")]
     pub(crate) fn new(r: Halves) -> Self {
-        let r = Factors::new(limbs(Self::clamped(r)));
+        let lo = _mm512_and_si512(r[0], splat(0x0fff_fffc_0fff_ffff));
+        let hi = _mm512_and_si512(r[1], splat(0x0fff_fffc_0fff_fffc));
+        let r = Factors::new(limbs([lo, hi]));
         Self { h: Sum::of([_mm512_setzero_si512(); 3]), r }
-    }
-
-    /// `r` as RFC 8439 section 2.5.1 clamps it.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
-    pub(crate) fn clamped([lo, hi]: Halves) -> Halves {
-        let lo = _mm512_and_si512(lo, splat(0x0fff_fffc_0fff_ffff));
-        let hi = _mm512_and_si512(hi, splat(0x0fff_fffc_0fff_fffc));
-        [lo, hi]
     }
 
     /// The running value in 64, 64 and 3 bits.

@@ -1,17 +1,14 @@
-//! The tags of eight packets in the making, as `chacha::avx512` goes on with them while it does the
-//! rounds of ChaCha20: in 64-bit integer registers, two packets side by side.
-
-use std::arch::x86_64::*;
+//! The tags of eight packets in the making, as `chacha` goes on with them while it does the rounds of
+//! ChaCha20: in 64-bit integer registers, two packets side by side.
 
 use zeroize::Zeroize;
 
-use super::avx512::{Halves, Poly};
-
-/// Octets of each of two packets that a turn absorbs: five blocks.
-pub(crate) const TURN: usize = 80;
 /// Pairs of packets. A turn is one pair's.
 const PAIRS: usize = LANES / 2;
 const LANES: usize = 8;
+
+/// A number of each packet.
+type Row = [u64; LANES];
 
 /// A row for each number, a lane for each packet. The assembly counts on this layout, and finds the
 /// first pair after the last one by the alignment.
@@ -19,14 +16,16 @@ const LANES: usize = 8;
 #[derive(Zeroize)]
 pub(crate) struct Chains {
     /// The running values in 64, 64 and 3 bits.
-    h: [[u64; LANES]; 3],
+    h: [Row; 3],
     /// `r`, clamped, in two halves.
-    r: [[u64; LANES]; 2],
+    r: [Row; 2],
     /// 5/4 of the upper half of `r`: what is worth 2^128 times it.
-    s: [u64; LANES],
+    s: Row,
     /// Addresses of the ciphertext that comes next.
     #[zeroize(skip)]
     at: [*const u8; LANES],
+    /// Octets of each of two packets that a turn absorbs.
+    turn: usize,
     /// Turns done.
     pub(crate) turns: usize,
 }
@@ -34,35 +33,38 @@ pub(crate) struct Chains {
 impl Chains {
     pub(crate) const fn new() -> Self {
         let row = [0; LANES];
-        Self { h: [row; 3], r: [row; 2], s: row, at: [std::ptr::null(); LANES], turns: 0 }
+        let at = [std::ptr::null(); LANES];
+        Self { h: [row; 3], r: [row; 2], s: row, at, turn: 0, turns: 0 }
     }
 
-    /// Goes on where `poly` is, with the ciphertexts at `at`.
+    /// Goes on from the running values `h` with the ciphertexts at `at`, so many octets a turn. RFC 8439
+    /// section 2.5.1 still has to clamp `r`.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
-    #[target_feature(enable = "avx512vbmi2")]
-    pub(crate) fn take(&mut self, poly: &Poly, r: Halves, at: [*const u8; LANES]) {
-        let [lo, hi] = Poly::clamped(r);
-        let s = _mm512_add_epi64(hi, _mm512_srli_epi64::<2>(hi));
-        let rows = self.h.iter_mut().chain(&mut self.r).chain([&mut self.s]);
-        for (row, number) in rows.zip(poly.words().into_iter().chain([lo, hi, s])) {
-            // SAFETY: the row is 64 writable octets.
-            unsafe { _mm512_storeu_si512(row.as_mut_ptr().cast(), number) };
-        }
+    pub(crate) fn start(&mut self, h: [Row; 3], r: [Row; 2], at: [*const u8; LANES], turn: usize) {
+        self.h = h;
+        self.r[0] = r[0].map(|lo| lo & 0x0fff_fffc_0fff_ffff);
+        self.r[1] = r[1].map(|hi| hi & 0x0fff_fffc_0fff_fffc);
+        self.s = self.r[1].map(|hi| hi + (hi >> 2));
         self.at = at;
+        self.turn = turn;
         self.turns = 0;
+    }
+
+    /// The running values.
+    pub(crate) fn values(&self) -> [Row; 3] {
+        self.h
     }
 
     /// Octets of each packet that were absorbed, when all packets are equally far.
     pub(crate) fn absorbed(&self) -> usize {
         debug_assert!(self.turns.is_multiple_of(PAIRS));
-        self.turns / PAIRS * TURN
+        self.turns / PAIRS * self.turn
     }
 
     /// How many turns can follow, at most `most`, if `ready` octets of each packet are there. If these
     /// are the `last`, all packets are equally far after them.
     pub(crate) fn ready(&self, ready: usize, most: usize, last: bool) -> usize {
-        let all = (ready / TURN * PAIRS).min(self.turns + most);
+        let all = (ready / self.turn * PAIRS).min(self.turns + most);
         (if last { all / PAIRS * PAIRS } else { all }).saturating_sub(self.turns)
     }
 
@@ -71,20 +73,9 @@ impl Chains {
         let lane = self.turns % PAIRS * 2;
         (&raw mut *self).cast::<u64>().wrapping_add(lane)
     }
-
-    /// Gives the running values back.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,vaes,vpclmulqdq,bmi2")]
-    #[target_feature(enable = "avx512vbmi2")]
-    pub(crate) fn give(&self, poly: &mut Poly) {
-        // SAFETY: each row is 64 readable octets.
-        poly.set_words(
-            self.h.each_ref().map(|row| unsafe { _mm512_loadu_si512(row.as_ptr().cast()) }),
-        );
-    }
 }
 
-/// Instructions of a turn, for `chacha::avx512`: of its first packet (`a`), whose running value is in
+/// Instructions of a turn, for `chacha`: of its first packet (`a`), whose running value is in
 /// r8, r9 and r10 and whose ciphertext is at r14, or its second (`b`), with r11, r12, r13 and rbp. The
 /// pair is at rbx. Changes rax, rcx, rdx, rsi and rdi, which `low`, `high` and `reduce` of a block hand
 /// on.
@@ -140,11 +131,11 @@ macro_rules! turn {
             turn!([$h0 $h1 $h2 $at $lane] fold),
         )
     };
-    // The same after the last block, and the running value goes back.
-    ([$h0:tt $h1:tt $h2:tt $at:tt $lane:tt] store) => {
+    // The same after the last block, where the turn was so long, and the running value goes back.
+    ([$h0:tt $h1:tt $h2:tt $at:tt $lane:tt] store $turn:literal) => {
         concat!(
             turn!([$h0 $h1 $h2 $at $lane] excess),
-            "add ", $at, ", 80\n",
+            "add ", $at, ", ", $turn, "\n",
             turn!([$h0 $h1 $h2 $at $lane] fold),
             "mov [rbx + 384 + ", $lane, "], ", $at, "\n",
             "mov [rbx + ", $lane, "], ", $h0, "\n",
@@ -171,8 +162,7 @@ pub(crate) use turn;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::avx512;
-    use crate::chacha::avx512::rounds_of_two;
+    use crate::{avx2, avx512, chacha};
 
     const LIMB: u64 = (1 << 26) - 1;
 
@@ -213,33 +203,54 @@ mod tests {
         h
     }
 
+    /// Some turns of each packet, at the end of which it has had so many blocks.
+    type Turns = fn(&mut Chains) -> [usize; LANES];
+
+    fn during_avx512(chains: &mut Chains) -> [usize; LANES] {
+        chains.turn = chacha::avx512::TURN;
+        // SAFETY: any octets make a register; the caller has the instructions and fifteen blocks.
+        unsafe {
+            let state = std::mem::zeroed();
+            chacha::avx512::rounds_of_two(&state, &state, chains, 10);
+        }
+        [15, 15, 15, 15, 10, 10, 10, 10]
+    }
+
+    fn during_avx2(chains: &mut Chains) -> [usize; LANES] {
+        chains.turn = chacha::avx2::TURN;
+        // SAFETY: likewise.
+        unsafe { chacha::avx2::block(&std::mem::zeroed(), chains, 5) };
+        [8, 8, 4, 4, 4, 4, 4, 4]
+    }
+
     #[test]
     fn the_largest_and_smallest_numbers_carry_right() {
-        if !avx512::is_supported() {
-            return;
-        }
+        let kernels: [(bool, Turns); 2] =
+            [(avx512::is_supported(), during_avx512), (avx2::is_supported(), during_avx2)];
         let words = [0, 1, 0xffff_ffff, 0xffff_ffff_ffff_fffb, u64::MAX];
         let keys =
             [[0x0fff_fffc_0fff_ffff, 0x0fff_fffc_0fff_fffc], [0, 0], [u64::MAX >> 4 & !3, 4]];
         for (word, top) in words.into_iter().flat_map(|word| (0..5).map(move |top| (word, top))) {
             for [lo, hi] in words.into_iter().flat_map(|lo| words.map(|hi| [lo, hi])) {
-                for r in keys {
+                for (r, (_, turns)) in keys
+                    .into_iter()
+                    .flat_map(|r| kernels.map(|kernel| (r, kernel)))
+                    .filter(|(_, (supported, _))| *supported)
+                {
                     let octets = [lo.to_le_bytes(), hi.to_le_bytes()].as_flattened().repeat(15);
                     let mut chains = Chains::new();
-                    chains.h = [[word; LANES], [word; LANES], [top; LANES]];
-                    chains.r = r.map(|half| [half; LANES]);
-                    chains.s = [r[1] + (r[1] >> 2); LANES];
-                    chains.at = [octets.as_ptr(); LANES];
-                    // SAFETY: any octets make a register; the processor has the instructions; there
-                    // are fifteen blocks, three turns for each pair at most.
-                    unsafe {
-                        let state = std::mem::zeroed();
-                        rounds_of_two(&state, &state, &mut chains, 10);
-                    }
-                    for lane in 0..LANES {
-                        let h = reduced(limbs(chains.h.map(|row| row[lane])));
-                        let blocks = if lane < 4 { 15 } else { 10 };
-                        assert_eq!(h, expected([word, word, top], r, [lo, hi], blocks));
+                    let h = [word, word, top];
+                    chains.start(
+                        h.map(|h| [h; LANES]),
+                        r.map(|r| [r; LANES]),
+                        [octets.as_ptr(); LANES],
+                        0,
+                    );
+                    let blocks = turns(&mut chains);
+                    let r = chains.r.map(|row| row[0]);
+                    for (lane, blocks) in blocks.into_iter().enumerate() {
+                        let value = reduced(limbs(chains.values().map(|row| row[lane])));
+                        assert_eq!(value, expected(h, r, [lo, hi], blocks));
                     }
                 }
             }
