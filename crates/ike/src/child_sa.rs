@@ -36,6 +36,8 @@ pub(crate) enum OutboundHalf {
     Waiting { sa: Box<OutboundSa>, at: Instant },
     /// Installed.
     Sending,
+    /// Another Child SA sends in its place.
+    Superseded,
 }
 
 /// See the module.
@@ -265,7 +267,10 @@ impl ChildSa {
     /// Returns the path that it was negotiated on, if it was not in use before.
     pub(crate) fn install_outbound(&mut self, ctx: &mut Context) -> Option<Path> {
         match std::mem::replace(&mut self.half, OutboundHalf::Sending) {
-            OutboundHalf::Sending => None,
+            half @ (OutboundHalf::Sending | OutboundHalf::Superseded) => {
+                self.half = half;
+                None
+            }
             OutboundHalf::Waiting { sa, .. } => {
                 let path = sa.path;
                 ctx.events.push_back(Event::InstallOutbound(*sa));
@@ -282,5 +287,10 @@ impl ChildSa {
     /// Whether the outbound half is still to be installed.
     pub(crate) fn is_waiting(&self) -> bool {
         matches!(self.half, OutboundHalf::Waiting { .. })
+    }
+
+    /// Whether the outbound half is the one in use, as far as its IKE SA goes.
+    pub(crate) fn sends(&self) -> bool {
+        matches!(self.half, OutboundHalf::Sending)
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sa::{Path, Spi};
 
-use crate::child_sa::{ChildSa, Life};
+use crate::child_sa::{ChildSa, Life, OutboundHalf};
 use crate::collision::{Ours, Place};
 use crate::config::PeerConfig;
 use crate::context::{Context, Effect};
@@ -355,6 +355,9 @@ impl Established {
         let Some(child) = self.child(inbound).filter(|c| c.is_waiting()) else { return };
         let Some(path) = child.install_outbound(ctx) else { return };
         let info = child.info.clone();
+        for other in self.children.iter_mut().filter(|c| c.inbound != inbound && c.sends()) {
+            other.half = OutboundHalf::Superseded;
+        }
         if self.standing == Standing::Current {
             ctx.effects.push_back(Effect::Switched { tunnel, path });
         }
@@ -381,11 +384,9 @@ impl Established {
         let tunnel = self.peer.tunnel;
         // The successor takes over before the half that sends goes. Not for one that never sent: a
         // redundant one says nothing about whether the peer has the other.
-        let sends = |c: &&ChildSa| !c.is_waiting();
-        let last = self.children.iter().filter(sends).all(|c| c.inbound == inbound);
-        let sent = self.children.get(at).is_some_and(|c| !c.is_waiting());
+        let sends = self.children.get(at).is_some_and(ChildSa::sends);
         let waiting = self.live().filter(|c| c.inbound != inbound && c.is_waiting());
-        if let Some(successor) = waiting.filter(|_| sent && last).map(|c| c.inbound) {
+        if let Some(successor) = waiting.filter(|_| sends).map(|c| c.inbound) {
             self.switch_to(successor, ctx);
         }
         let child = self.children.remove(at);
@@ -401,7 +402,7 @@ impl Established {
     /// What took its place went first, as the redundant one of two crossing rekeys does: the old
     /// Child SA carries the tunnel until the next rekey.
     fn revive(&mut self, ctx: &mut Context) -> bool {
-        let sends = |c: &&mut ChildSa| c.life == Life::Replaced && !c.is_waiting();
+        let sends = |c: &&mut ChildSa| c.life == Life::Replaced && c.sends();
         let Some(child) = self.children.iter_mut().rev().find(sends) else { return false };
         child.life = Life::Live;
         let spi = child.inbound;
@@ -493,7 +494,7 @@ impl Established {
         if self.is_replaced() && had {
             // The successor takes over before the old half goes, and what is under way arrives.
             children.iter().for_each(|child| ctx.retire_inbound(tunnel, child.inbound));
-            let sending = children.iter().filter(|child| !child.is_waiting());
+            let sending = children.iter().filter(|child| child.sends());
             let outbound: Vec<Spi> = sending.map(|child| child.outbound).collect();
             if !outbound.is_empty() {
                 ctx.effects.push_back(Effect::Leave { tunnel, outbound });

@@ -81,7 +81,7 @@ impl Endpoint {
         // Two for a moment while duplicates are sorted out: the one with a Child SA that sends.
         let best = |spi: &u64| {
             let up = self.sas.get(spi).and_then(IkeSa::up);
-            up.map(|up| up.children.iter().filter(|c| !c.is_waiting()).count())
+            up.map(|up| up.children.iter().filter(|c| c.sends()).count())
         };
         self.index.of(tunnel).filter(is_current).max_by_key(best)
     }
@@ -315,7 +315,7 @@ impl Endpoint {
             let up = |spi: &u64| {
                 let sa = self.sas.get(spi).filter(|sa| !sa.holds_tunnel())?;
                 let up = sa.up()?;
-                let sends = up.children.iter().any(|child| !child.is_waiting());
+                let sends = up.children.iter().any(ChildSa::sends);
                 Some((sends, up.established, *spi))
             };
             let oldest = self.index.of(tunnel).filter_map(|spi| up(&spi)).min();
@@ -334,7 +334,8 @@ impl Endpoint {
     fn switch_current(&mut self, tunnel: TunnelId) {
         self.on_current(tunnel, |_, up, ctx| {
             let mut children = up.children.iter().filter(|c| c.life != Life::Deleting);
-            let first = children.next().filter(|_| up.children.iter().all(ChildSa::is_waiting));
+            let first = children.find(|c| c.is_waiting());
+            let first = first.filter(|_| !up.children.iter().any(ChildSa::sends));
             if let Some(spi) = first.map(|c| c.inbound) {
                 up.switch_to(spi, ctx);
             }
@@ -376,14 +377,15 @@ impl Endpoint {
     }
 
     /// An old IKE SA of a peer that is here anew. With INITIAL_CONTACT the peer has forgotten it;
-    /// without, it is told: at once if the new one is ours and so known to stand on both sides, or
-    /// if we do not send on the old one; else when the peer shows that it has the new one.
+    /// without, it is told: at once if the new one is ours and so known to stand on both sides; else
+    /// when the peer shows that it has the new one. Until then it may send on any of the old, also on
+    /// one that it made by a rekey a moment ago.
     fn replace(&mut self, old: u64, ours: bool, initial_contact: bool) {
         self.with(old, |sa, ctx| {
             let Some((link, up)) = sa.up_mut() else { return };
             if initial_contact {
                 up.tear_down(DownReason::Replaced, false, ctx);
-            } else if ours || up.children.iter().all(ChildSa::is_waiting) {
+            } else if ours {
                 up.standing = Standing::Replaced;
                 up.close(link, DownReason::Replaced, ctx);
             } else {

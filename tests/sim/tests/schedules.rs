@@ -73,6 +73,19 @@ const ONCE_FAILED: &[(&str, u64, &[usize])] = &[
         10_041_412,
         &[0, 1, 2],
     ),
+    (
+        "a Child SA whose DELETE was unanswered hid that the next one had to take over",
+        20_058_652,
+        &[0, 1, 2, 3, 4],
+    ),
+    ("the same after a NAT rebound", 20_060_420, &[0, 1, 2, 3, 4, 5, 6, 7]),
+    (
+        "an IKE SA of a rekey under way was deleted before its peer had the one of a reload",
+        20_126_231,
+        &[0, 1, 2],
+    ),
+    ("the same with two rekeys crossing", 20_053_633, &[0, 1, 2]),
+    ("the same with two agents", 20_027_578, &[0, 1, 2, 3, 4, 5]),
 ];
 
 #[test]
