@@ -258,7 +258,8 @@ impl Endpoint {
             if !child.is_waiting() {
                 self.ctx.events.push_back(Event::RemoveOutbound { tunnel, spi: child.outbound });
             }
-            self.ctx.remove_inbound(tunnel, child.inbound);
+            // What the peer sent before it knew arrives.
+            self.ctx.retire_inbound(tunnel, child.inbound);
             let reason = DownReason::Replaced;
             self.ctx.effects.push_back(Effect::ChildGone { tunnel, reason });
         }

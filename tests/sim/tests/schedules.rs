@@ -86,6 +86,11 @@ const ONCE_FAILED: &[(&str, u64, &[usize])] = &[
     ),
     ("the same with two rekeys crossing", 20_053_633, &[0, 1, 2]),
     ("the same with two agents", 20_027_578, &[0, 1, 2, 3, 4, 5]),
+    (
+        "what the peer sent under an IKE SA that went before its Child SAs had moved was not taken",
+        40_001_498,
+        &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+    ),
 ];
 
 #[test]
