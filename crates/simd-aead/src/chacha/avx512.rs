@@ -95,6 +95,7 @@ pub(crate) unsafe fn rounds_of_two(
             "mov rbx, rax",
             "test r15d, r15d",
             "jz 3f",
+            ".p2align 6",
             "2:",
             four_quarter_rounds!([0, 4, 8, 12] [1, 5, 9, 13] [2, 6, 10, 14] [3, 7, 11, 15],
                 turn!(a load), turn!(b load), turn!(a low), turn!(a high),

@@ -51,7 +51,32 @@ pub(crate) unsafe fn seal(
     jobs: &[SealJob],
     indexes: &[u8],
 ) {
-    let mut tile = None;
+    if let &[index] = indexes {
+        // A tile of one packet never pays.
+        let job = &jobs[usize::from(index)];
+        if let Some(key) = keys[job.key as usize].chacha() {
+            portable::seal_one(&key.single, src, dst, job);
+        }
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { seal_many(kernel, keys, src, dst, jobs, indexes) };
+}
+
+/// The same, not only for one job. Apart, so that one job need not make room for a tile.
+///
+/// # Safety
+/// As for [`seal`].
+#[inline(never)]
+unsafe fn seal_many(
+    kernel: &Kernel,
+    keys: &[&Key],
+    src: &[u8],
+    dst: &mut [u8],
+    jobs: &[SealJob],
+    indexes: &[u8],
+) {
+    let mut tile = Tile::new();
     for indexes in indexes.chunks(PACKETS) {
         if !kernel.pays(indexes.iter().map(|&index| jobs[usize::from(index)].plaintext_len())) {
             for job in indexes.iter().map(|&index| &jobs[usize::from(index)]) {
@@ -60,7 +85,6 @@ pub(crate) unsafe fn seal(
             }
             continue;
         }
-        let tile = tile.get_or_insert_with(Tile::new);
         tile.clear();
         let (src, dst) = (src.as_ptr(), dst.as_mut_ptr());
         for &index in indexes {
@@ -74,7 +98,7 @@ pub(crate) unsafe fn seal(
         // SAFETY: the caller's promise about the processor and the jobs: each text lies in the
         // buffers with room for a tag behind it.
         unsafe {
-            (kernel.seal)(tile);
+            (kernel.seal)(&mut tile);
             for lane in 0..tile.count {
                 let text = &tile.text[lane];
                 text.output(text.len).cast::<[u8; TAG]>().write(tile.tag(lane));
@@ -96,7 +120,32 @@ pub(crate) unsafe fn open(
     jobs: &mut [OpenJob],
     indexes: &[u8],
 ) {
-    let mut tile = None;
+    if let &[index] = indexes {
+        // A tile of one packet never pays.
+        let job = &mut jobs[usize::from(index)];
+        if let Some(key) = keys[job.key as usize].chacha() {
+            portable::open_one(&key.single, src, dst, job);
+        }
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { open_many(kernel, keys, src, dst, jobs, indexes) };
+}
+
+/// The same, not only for one job. Apart, so that one job need not make room for a tile.
+///
+/// # Safety
+/// As for [`open`].
+#[inline(never)]
+unsafe fn open_many(
+    kernel: &Kernel,
+    keys: &[&Key],
+    src: &[u8],
+    dst: &mut [u8],
+    jobs: &mut [OpenJob],
+    indexes: &[u8],
+) {
+    let mut tile = Tile::new();
     for indexes in indexes.chunks(PACKETS) {
         if !kernel.pays(indexes.iter().map(|&index| jobs[usize::from(index)].plaintext_len())) {
             for &index in indexes {
@@ -106,7 +155,6 @@ pub(crate) unsafe fn open(
             }
             continue;
         }
-        let tile = tile.get_or_insert_with(Tile::new);
         tile.clear();
         let (src, dst) = (src.as_ptr(), dst.as_mut_ptr());
         for &index in indexes {
@@ -119,7 +167,7 @@ pub(crate) unsafe fn open(
         // SAFETY: the caller's promise about the processor and the jobs: each ciphertext has its tag
         // behind it in `src`, each plaintext its room in `dst`.
         unsafe {
-            (kernel.open)(tile);
+            (kernel.open)(&mut tile);
             for (lane, &index) in indexes.iter().enumerate() {
                 let text = &tile.text[lane];
                 let received = tile.cipher[lane].add(text.len).cast::<[u8; TAG]>().read();
