@@ -54,6 +54,8 @@ pub(crate) struct Pending {
     pub(crate) path: Path,
     pub(crate) tos: u8,
     pub(crate) ok: bool,
+    /// The sum of the plaintext, where opening gives it.
+    pub(crate) sum: Option<u16>,
 }
 
 /// Packets under one key that are opened together.
@@ -233,7 +235,8 @@ impl Inbound {
         half.window.check(sequence).map_err(refused)?;
         let plain = inner.room(sealed);
         let at = plain.start;
-        let mut pending = Pending { sequence, plain, path, tos: datagram.tos, ok: false };
+        let mut pending =
+            Pending { sequence, plain, path, tos: datagram.tos, ok: false, sum: None };
         match &half.cipher {
             Cipher::Aead { salt, .. } => {
                 let iv = octets.get(8..16).and_then(|iv| iv.first_chunk::<8>());
@@ -244,6 +247,7 @@ impl Inbound {
                     src: range.start + 16..range.end,
                     dst: at,
                     ok: false,
+                    sum: 0,
                 });
             }
             Cipher::Cbc(cbc) => {
@@ -288,23 +292,25 @@ impl Inbound {
                 self.counters.count_drop(DropReason::Internal);
             }
             for (pending, job) in self.pending.iter_mut().zip(&self.jobs) {
-                pending.ok = job.ok;
+                (pending.ok, pending.sum) = (job.ok, Some(job.sum));
             }
         }
         for packet in self.pending.drain(..) {
             let delivered = if packet.ok {
                 let room = inner.bytes.get_mut(packet.plain.clone()).unwrap_or_default();
                 let (outer, told) = ((packet.path, packet.tos, now), &mut self.events);
-                half.receive(packet.sequence, outer, room, &mut self.sources, told)
+                let plain = (room, packet.sum);
+                half.receive(packet.sequence, outer, plain, &mut self.sources, told)
             } else {
                 Err(DropReason::IcvMismatch)
             };
             match delivered {
-                Ok(Opened { length: 0 }) => {}
-                Ok(Opened { length }) => inner.packets.push(InnerPacket {
+                Ok(Opened { length: 0, .. }) => {}
+                Ok(Opened { length, sum }) => inner.packets.push(InnerPacket {
                     range: packet.plain.start..packet.plain.start + length,
                     gso: None,
                     checksum: None,
+                    sum,
                 }),
                 Err(reason) => self.counters.count_drop(reason),
             }

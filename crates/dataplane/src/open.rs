@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use packet::IpView;
 use packet::ip::set_tos;
+use packet::{IpView, checksum};
 use sa::{EspSuite, InboundSa, Lifetime, Path, SelectorSet, Spi, TunnelId};
 
 use crate::cipher::Cipher;
@@ -51,6 +51,8 @@ pub(crate) struct InboundHalf {
 /// What is left of the plaintext: the inner packet, or nothing if it was the answer to a probe.
 pub(crate) struct Opened {
     pub(crate) length: usize,
+    /// The sum of its octets, if it is known.
+    pub(crate) sum: Option<u16>,
 }
 
 impl InboundHalf {
@@ -96,13 +98,13 @@ impl InboundHalf {
         self.link_mtu = mtu;
     }
 
-    /// Takes an authenticated packet: window, path, trailer, inner headers, selectors, source, ECN,
-    /// MSS.
+    /// Takes an authenticated packet, the plaintext with its sum if that is known: window, path,
+    /// trailer, inner headers, selectors, source, ECN, MSS.
     pub(crate) fn receive(
         &mut self,
         sequence: u64,
         (path, tos, now): (Path, u8, Instant),
-        plain: &mut [u8],
+        (plain, sum): (&mut [u8], Option<u16>),
         sources: &mut Sources,
         events: &mut VecDeque<DataEvent>,
     ) -> Result<Opened, DropReason> {
@@ -114,8 +116,9 @@ impl InboundHalf {
         if next_header == NO_NEXT_HEADER {
             return Err(DropReason::Dummy);
         }
+        let view = plain.get(..length).and_then(IpView::parse).ok_or(DropReason::InnerInvalid)?;
+        let mut sum = sum.map(|sum| without_tail(sum, plain, view.length));
         let packet = plain.get_mut(..length).ok_or(DropReason::BadTrailer)?;
-        let view = IpView::parse(packet).ok_or(DropReason::InnerInvalid)?;
         let expected = if view.source.is_ipv4() { IPV4 } else { IPV6 };
         if next_header != expected {
             return Err(DropReason::InnerInvalid);
@@ -130,7 +133,7 @@ impl InboundHalf {
             if self.probes.allow(now) {
                 push_event(events, DataEvent::ProbeAnswered { tunnel: self.tunnel, sequence });
             }
-            return Ok(Opened { length: 0 });
+            return Ok(Opened { length: 0, sum: None });
         }
         // Selectors are often as wide as they can be, and those of two peers overlap.
         if sources.claim(view.source, self.tunnel) == Claim::Foreign {
@@ -139,11 +142,14 @@ impl InboundHalf {
         let inner_tos = ecn::decapsulate(view.tos, tos).ok_or(DropReason::EcnDrop)?;
         if inner_tos != view.tos {
             set_tos(packet, inner_tos);
+            sum = None;
         }
         let mtu = tunnel_mtu(self.link_mtu, is_ipv6(path.remote.ip()), self.suite);
-        mss::clamp_syn(packet, &view, mtu, false);
+        if mss::clamp_syn(packet, &view, mtu, false) {
+            sum = None;
+        }
         self.counters.count(view.length);
-        Ok(Opened { length: view.length })
+        Ok(Opened { length: view.length, sum })
     }
 
     /// First packet, a new path, and soft limits.
@@ -183,6 +189,18 @@ pub(crate) fn refused(refused: Refused) -> DropReason {
     }
 }
 
+/// The sum of the first `length` octets of `plain`, whose whole sum is `sum`.
+pub(crate) fn without_tail(sum: u16, plain: &[u8], length: usize) -> u16 {
+    // The word that holds the last octet of an odd length holds the first behind it, too.
+    let end = length.next_multiple_of(2);
+    let second = plain.get(length).filter(|_| end > length).copied().unwrap_or(0);
+    let tail = checksum::add(0, &[0, second]);
+    let tail = checksum::add(tail, plain.get(end..).unwrap_or_default());
+    // In one's complement, to add the complement is to subtract.
+    let less = !u16::from_ne_bytes(checksum::fold(tail));
+    u16::from_ne_bytes(checksum::fold(u64::from(sum) + u64::from(less)))
+}
+
 /// Next header and the octets before the padding, which must be 1, 2, 3, … (RFC 4303 2.4).
 fn trailer(plain: &[u8]) -> Result<(u8, usize), DropReason> {
     let bad = DropReason::BadTrailer;
@@ -193,4 +211,26 @@ fn trailer(plain: &[u8]) -> Result<(u8, usize), DropReason> {
         return Err(bad);
     }
     Ok((*next_header, length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sum_without_the_tail_is_the_sum_of_the_packet() {
+        let plain: Vec<u8> = (1..=97).map(|n: u8| n.wrapping_mul(37)).collect();
+        let folded = |octets: &[u8]| u16::from_ne_bytes(checksum::fold(checksum::add(0, octets)));
+        for end in 41..plain.len() {
+            let plain = &plain[..end];
+            for length in 20..=end {
+                let packet = &plain[..length];
+                assert_eq!(
+                    without_tail(folded(plain), plain, length),
+                    folded(packet),
+                    "{length} of {end}"
+                );
+            }
+        }
+    }
 }

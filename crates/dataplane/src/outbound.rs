@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use packet::{Gso, GsoKind, InnerBatch, InnerPacket, IpView, WireBatch};
 use sa::TunnelId;
+use simd_aead::Checksum;
 
 use crate::icmp::{self, IcmpSource, RateLimit};
 use crate::seal::{OutboundHalf, Sealer, Source};
@@ -153,7 +154,8 @@ impl Outbound {
             if half.check_selectors(&packet, &view).is_err() {
                 continue;
             }
-            let source = Source { prefix: &packet, body: 0..0, ipv6: view.source.is_ipv6() };
+            let ipv6 = view.source.is_ipv6();
+            let source = Source { prefix: &packet, body: 0..0, checksum: None, ipv6 };
             self.sealer.begin(id);
             let pushed = self.sealer.push(half, view.tos, source, wire, &mut self.events);
             if pushed.is_ok() && !self.sealer.flush(half, &[], wire) {
@@ -312,8 +314,13 @@ struct TooBig {
 
 /// Takes packets that are cut to size: ESP or a WireGuard peer.
 pub(crate) trait Sink {
-    /// Sends one packet: `prefix`, then `body` of the inner batch.
-    fn push(&mut self, prefix: &[u8], body: Range<usize>) -> Result<(), DropReason>;
+    /// Sends one packet: `prefix`, then `body` of the inner batch. `checksum` is completed on the way.
+    fn push(
+        &mut self,
+        prefix: &[u8],
+        body: Range<usize>,
+        checksum: Option<Checksum>,
+    ) -> Result<(), DropReason>;
 }
 
 struct EspSink<'a> {
@@ -326,8 +333,13 @@ struct EspSink<'a> {
 }
 
 impl Sink for EspSink<'_> {
-    fn push(&mut self, prefix: &[u8], body: Range<usize>) -> Result<(), DropReason> {
-        let source = Source { prefix, body, ipv6: self.ipv6 };
+    fn push(
+        &mut self,
+        prefix: &[u8],
+        body: Range<usize>,
+        checksum: Option<Checksum>,
+    ) -> Result<(), DropReason> {
+        let source = Source { prefix, body, checksum, ipv6: self.ipv6 };
         self.sealer.push(self.half, self.tos, source, self.wire, self.events)
     }
 }
@@ -361,15 +373,20 @@ impl<S: Sink> Sending<'_, S> {
         Ok(None)
     }
 
-    fn push(&mut self, prefix: &[u8], body: Range<usize>) -> Result<(), DropReason> {
+    fn push(
+        &mut self,
+        prefix: &[u8],
+        body: Range<usize>,
+        checksum: Option<Checksum>,
+    ) -> Result<(), DropReason> {
         let length = prefix.len() + body.len();
-        self.sink.push(prefix, body)?;
+        self.sink.push(prefix, body, checksum)?;
         self.counters.count(length);
         Ok(())
     }
 
-    /// A packet that must be changed goes by way of `scratch`; others straight from the batch into
-    /// the send buffer.
+    /// What must be changed of a packet goes by way of `scratch`: a SYN, or the headers of one whose
+    /// checksum is to be completed. The rest goes straight from the batch into the send buffer.
     fn whole(
         &mut self,
         octets: &[u8],
@@ -378,14 +395,19 @@ impl<S: Sink> Sending<'_, S> {
         scratch: &mut Vec<u8>,
     ) -> Result<(), DropReason> {
         let syn = mss::is_syn(octets, view);
-        if packet.checksum.is_none() && !syn {
-            return self.push(&[], packet.range.start..packet.range.start + view.length);
-        }
-        complete(octets, packet, view, scratch)?;
+        let end = packet.range.start + view.length;
         if syn {
+            complete(octets, packet, view, scratch)?;
             mss::clamp_syn(scratch, view, self.mtu, false);
+            return self.push(scratch, 0..0, None);
         }
-        self.push(scratch, 0..0)
+        let Some(checksum) = partial(octets, packet, view)? else {
+            return self.push(&[], packet.range.start..end, None);
+        };
+        let headers = checksum.field + 2;
+        scratch.clear();
+        scratch.extend_from_slice(octets.get(..headers).unwrap_or_default());
+        self.push(scratch, packet.range.start + headers..end, Some(checksum))
     }
 
     fn segments(
@@ -397,7 +419,8 @@ impl<S: Sink> Sending<'_, S> {
         headers: &mut Vec<u8>,
     ) -> Result<(), DropReason> {
         segment::split(octets, view, gso, headers, |part| {
-            self.push(part.headers, part.body.start + from..part.body.end + from)
+            let body = part.body.start + from..part.body.end + from;
+            self.push(part.headers, body, Some(part.checksum))
         })
     }
 
@@ -409,7 +432,7 @@ impl<S: Sink> Sending<'_, S> {
         [scratch, piece]: [&mut Vec<u8>; 2],
     ) -> Result<(), DropReason> {
         complete(octets, packet, view, scratch)?;
-        fragment::fragment(scratch, view, self.mtu, piece, |part| self.push(part, 0..0))
+        fragment::fragment(scratch, view, self.mtu, piece, |part| self.push(part, 0..0, None))
     }
 
     fn segments_in_fragments(
@@ -423,12 +446,14 @@ impl<S: Sink> Sending<'_, S> {
         segment::split(octets, view, gso, headers, |part| {
             whole.clear();
             whole.extend_from_slice(part.headers);
-            whole.extend_from_slice(octets.get(part.body).unwrap_or_default());
+            let body = octets.get(part.body).unwrap_or_default();
+            part.checksum.complete(whole, body);
+            whole.extend_from_slice(body);
             let view = IpView::parse(whole).ok_or(DropReason::InnerMalformed)?;
             if view.length <= usize::from(mtu) {
-                return self.push(whole, 0..0);
+                return self.push(whole, 0..0, None);
             }
-            fragment::fragment(whole, &view, mtu, piece, |part| self.push(part, 0..0))
+            fragment::fragment(whole, &view, mtu, piece, |part| self.push(part, 0..0, None))
         })
     }
 }
@@ -442,14 +467,23 @@ fn complete(
 ) -> Result<(), DropReason> {
     scratch.clear();
     scratch.extend_from_slice(octets.get(..view.length).unwrap_or_default());
-    match packet.checksum {
-        Some((start, offset)) => {
-            let udp = view.protocol == packet::ip::UDP;
-            let done = segment::complete_checksum(scratch, start, offset, udp);
-            if done { Ok(()) } else { Err(DropReason::InnerMalformed) }
-        }
-        None => Ok(()),
+    if let Some(checksum) = partial(octets, packet, view)? {
+        let (headers, body) = scratch.split_at_mut(checksum.field + 2);
+        checksum.complete(headers, body);
     }
+    Ok(())
+}
+
+/// What completes the checksum of a packet that is no super-packet, if there is something to do.
+fn partial(
+    octets: &[u8],
+    packet: &InnerPacket,
+    view: &IpView,
+) -> Result<Option<Checksum>, DropReason> {
+    let Some((start, offset)) = packet.checksum else { return Ok(None) };
+    let octets = octets.get(..view.length).unwrap_or_default();
+    let udp = view.protocol == packet::ip::UDP;
+    segment::partial(octets, start, offset, udp).map(Some).ok_or(DropReason::InnerMalformed)
 }
 
 impl std::fmt::Debug for Outbound {

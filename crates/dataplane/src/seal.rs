@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use packet::{IpView, MAX_DATAGRAM, Run, WireBatch};
 use sa::{EspSuite, Lifetime, OutboundSa, Path, SelectorSet, Spi, TunnelId};
-use simd_aead::{SealJob, seal_batch};
+use simd_aead::{Checksum, SealJob, seal_batch};
 
-use crate::cipher::{self, Cipher};
+use crate::cipher::{self, Cbc, Cipher};
 use crate::command::Limit;
 use crate::inbound::push_event;
 use crate::mtu::{ESP_HEADER, tunnel_mtu};
@@ -125,6 +125,8 @@ struct Told {
 pub(crate) struct Source<'a> {
     pub(crate) prefix: &'a [u8],
     pub(crate) body: Range<usize>,
+    /// A checksum in the prefix that is completed on the way.
+    pub(crate) checksum: Option<Checksum>,
     /// Whether it is IPv6.
     pub(crate) ipv6: bool,
 }
@@ -134,10 +136,35 @@ pub(crate) struct Source<'a> {
 pub(crate) struct Sealer {
     tunnel: Option<TunnelId>,
     jobs: Vec<SealJob>,
-    /// Where the datagrams of CBC SAs are, with the body to take and the sequence number.
-    cbc: Vec<(Range<usize>, usize, Range<usize>, u64)>,
+    cbc: Vec<CbcJob>,
     /// What a failure goes back to.
     start: Option<Mark>,
+}
+
+/// One packet of a CBC SA.
+struct CbcJob {
+    datagram: Range<usize>,
+    /// Where the inner packet begins, and how much of it stands there already.
+    inner: usize,
+    prefix: usize,
+    body: Range<usize>,
+    checksum: Option<Checksum>,
+    sequence: u64,
+}
+
+impl CbcJob {
+    /// `None` only by a fault of ours.
+    fn seal(&self, cbc: &Cbc, esn: bool, src: &[u8], wire: &mut WireBatch) -> Option<()> {
+        let body = src.get(self.body.clone())?;
+        let inner = wire.bytes.get_mut(self.inner..)?;
+        let (prefix, room) = inner.split_at_mut_checked(self.prefix)?;
+        if let Some(checksum) = &self.checksum {
+            checksum.complete(prefix, body);
+        }
+        room.get_mut(..body.len())?.copy_from_slice(body);
+        let high = esn.then_some((self.sequence >> 32) as u32);
+        cbc.seal(wire.bytes.get_mut(self.datagram.clone())?, high)
+    }
 }
 
 /// The state of a wire batch before the first pending job.
@@ -213,11 +240,16 @@ impl Sealer {
                 prefix: source.prefix.len(),
                 body: source.body,
                 suffix: padding + 2,
+                checksum: source.checksum,
             }),
-            Cipher::Cbc(_) => {
-                let body_at = plain + source.prefix.len();
-                self.cbc.push((datagram.clone(), body_at, source.body, sequence));
-            }
+            Cipher::Cbc(_) => self.cbc.push(CbcJob {
+                datagram: datagram.clone(),
+                inner: plain,
+                prefix: source.prefix.len(),
+                body: source.body,
+                checksum: source.checksum,
+                sequence,
+            }),
         }
         append_run(wire, half.path, ecn::encapsulate(tos), datagram);
         Ok(())
@@ -231,16 +263,9 @@ impl Sealer {
             Cipher::Aead { key, .. } => {
                 seal_batch(&[key], src, &mut wire.bytes, &self.jobs).is_ok()
             }
-            Cipher::Cbc(cbc) => self.cbc.iter().all(|(datagram, body_at, body, sequence)| {
-                let high = half.esn.then_some((sequence >> 32) as u32);
-                let Some(body) = src.get(body.clone()) else { return false };
-                let Some(room) = wire.bytes.get_mut(*body_at..*body_at + body.len()) else {
-                    return false;
-                };
-                room.copy_from_slice(body);
-                let packet = wire.bytes.get_mut(datagram.clone());
-                packet.and_then(|packet| cbc.seal(packet, high)).is_some()
-            }),
+            Cipher::Cbc(cbc) => {
+                self.cbc.iter().all(|job| job.seal(cbc, half.esn, src, wire).is_some())
+            }
         };
         self.jobs.clear();
         self.cbc.clear();

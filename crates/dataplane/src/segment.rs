@@ -6,15 +6,17 @@ use std::ops::Range;
 
 use packet::ip::{TCP, UDP};
 use packet::{Gso, GsoKind, IpView, checksum};
+use simd_aead::Checksum;
 
 use crate::DropReason;
 
 const TCP_CWR: u8 = 0x80;
 const TCP_FIN_PSH: u8 = 0x09;
 
-/// The headers of one segment, ready to be sealed in front of `body`.
+/// The headers of one segment, ready to be sealed in front of `body` but for the transport checksum.
 pub(crate) struct Segment<'a> {
     pub(crate) headers: &'a [u8],
+    pub(crate) checksum: Checksum,
     /// Where in the super-packet the segment's payload is.
     pub(crate) body: Range<usize>,
 }
@@ -50,9 +52,11 @@ pub(crate) fn split(
     let step = usize::from(gso.segment);
     let mut start = length;
     let mut index: u16 = 0;
+    if octets.len() < view.length {
+        return Err(malformed);
+    }
     while start < view.length {
         let end = (start + step).min(view.length);
-        let body = octets.get(start..end).ok_or(malformed)?;
         headers.clear();
         headers.extend_from_slice(original);
         let place = Place {
@@ -61,8 +65,8 @@ pub(crate) fn split(
             first: start == length,
             last: end == view.length,
         };
-        rewrite(headers, view, gso.kind, &place, body).ok_or(malformed)?;
-        emit(Segment { headers, body: start..end })?;
+        let checksum = rewrite(headers, view, gso.kind, &place, end - start).ok_or(malformed)?;
+        emit(Segment { headers, checksum, body: start..end })?;
         start = end;
         index = index.wrapping_add(1);
     }
@@ -76,15 +80,16 @@ struct Place {
     last: bool,
 }
 
-/// Makes the headers of the super-packet those of one segment.
+/// Makes the headers of the super-packet those of one segment of `body` octets. The transport
+/// checksum is left to the pass that seals it.
 fn rewrite(
     headers: &mut [u8],
     view: &IpView,
     kind: GsoKind,
     place: &Place,
-    body: &[u8],
-) -> Option<()> {
-    let total = u16::try_from(headers.len() + body.len()).ok()?;
+    body: usize,
+) -> Option<Checksum> {
+    let total = u16::try_from(headers.len() + body).ok()?;
     let (ip, transport) = headers.split_at_mut_checked(view.upper)?;
     match view.source {
         IpAddr::V4(_) => {
@@ -100,7 +105,7 @@ fn rewrite(
             ip.get_mut(4..6)?.copy_from_slice(&length.to_be_bytes());
         }
     }
-    let length = u16::try_from(transport.len() + body.len()).ok()?;
+    let length = u16::try_from(transport.len() + body).ok()?;
     let at = match kind {
         GsoKind::Tcp => {
             let sequence = u32::from_be_bytes(*transport.get(4..8)?.first_chunk::<4>()?);
@@ -121,36 +126,20 @@ fn rewrite(
         }
     };
     transport.get_mut(at..at + 2)?.fill(0);
-    let sum = transport_sum(ip, view, length, transport, body);
-    let sum = if kind == GsoKind::Udp && sum == 0 { 0xffff } else { sum };
-    transport.get_mut(at..at + 2)?.copy_from_slice(&sum.to_be_bytes());
-    Some(())
-}
-
-/// The checksum of pseudo-header, transport header (with a zero checksum field) and payload.
-fn transport_sum(ip: &[u8], view: &IpView, length: u16, transport: &[u8], body: &[u8]) -> u16 {
     let addresses = match view.source {
-        IpAddr::V4(_) => ip.get(12..20),
-        IpAddr::V6(_) => ip.get(8..40),
+        IpAddr::V4(_) => ip.get(12..20)?,
+        IpAddr::V6(_) => ip.get(8..40)?,
     };
-    let pseudo = [0, view.protocol];
-    let parts = [addresses.unwrap_or_default(), &pseudo, &length.to_be_bytes(), transport, body];
-    checksum::of(&parts)
+    let sum = checksum::pseudo_header(addresses, view.protocol, length);
+    let sum = checksum::add(sum, transport);
+    Some(Checksum { field: view.upper + at, sum, udp: kind == GsoKind::Udp })
 }
 
-/// Completes a partial checksum: the field holds the pseudo-header's sum, and the sum over
-/// everything from `start` on replaces it.
-pub(crate) fn complete_checksum(octets: &mut [u8], start: u16, offset: u16, udp: bool) -> bool {
-    let start = usize::from(start);
-    let at = start + usize::from(offset);
-    let Some(covered) = octets.get(start..) else { return false };
-    let sum = checksum::of(&[covered]);
-    let sum = if udp && sum == 0 { 0xffff } else { sum };
-    match octets.get_mut(at..at + 2) {
-        Some(field) => {
-            field.copy_from_slice(&sum.to_be_bytes());
-            true
-        }
-        None => false,
-    }
+/// What completes a partial checksum, whose field holds the sum of the pseudo-header: the packet up to
+/// the end of the field is the prefix, the rest the body. `None` if the field is not in `octets`.
+pub(crate) fn partial(octets: &[u8], start: u16, offset: u16, udp: bool) -> Option<Checksum> {
+    let field = usize::from(start) + usize::from(offset);
+    // An odd offset would take the body's octets for each other.
+    let covered = octets.get(usize::from(start)..field + 2).filter(|_| offset.is_multiple_of(2))?;
+    Some(Checksum { field, sum: checksum::add(0, covered), udp })
 }

@@ -97,10 +97,12 @@ fn aead_packets_of_the_gcm_draft_and_of_rfc_7634() {
         let (plain, sealed) = (octets(case.plain), octets(case.sealed));
         let mut out = vec![0; sealed.len()];
         let body = 0..plain.len();
-        let job = SealJob { key: 0, nonce, aad, dst: 0, prefix: 0, body, suffix: 0 };
+        let job =
+            SealJob { key: 0, nonce, aad, dst: 0, prefix: 0, body, suffix: 0, checksum: None };
         seal_batch(&[&key], &plain, &mut out, &[job]).unwrap();
         assert_eq!(out, sealed, "{}", case.suite);
-        let mut jobs = [OpenJob { key: 0, nonce, aad, src: 0..sealed.len(), dst: 0, ok: false }];
+        let mut jobs =
+            [OpenJob { key: 0, nonce, aad, src: 0..sealed.len(), dst: 0, ok: false, sum: 0 }];
         open_batch(&[&key], &sealed, &mut out, &mut jobs).unwrap();
         assert!(jobs[0].ok);
         assert_eq!(out[..plain.len()], plain, "{}", case.suite);

@@ -99,6 +99,10 @@ impl Pair {
     fn open(&mut self, datagrams: &DatagramBatch) -> Vec<Vec<u8>> {
         let (mut inner, mut slow) = (InnerBatch::default(), DatagramBatch::default());
         self.inn.open(datagrams, self.now, &mut inner, &mut slow);
+        for packet in &inner.packets {
+            let sum = checksum::fold(checksum::add(0, inner.octets(packet)));
+            assert!(packet.sum.is_none_or(|told| told.to_ne_bytes() == sum), "{packet:?}");
+        }
         inner.packets.iter().map(|p| inner.octets(p).to_vec()).collect()
     }
 
@@ -491,6 +495,7 @@ fn a_super_packet_arrives_as_the_segments_that_the_kernel_would_have_made() {
                 range: inner.packets[1].range.clone(),
                 gso: Some(Gso { kind, segment: 1300 }),
                 checksum: Some((start, offset)),
+                sum: None,
             };
             let mut pair = Pair::new(gcm(), true);
             let (wire, _) = pair.seal(&inner);

@@ -268,6 +268,7 @@ fn a_super_packet_leaves_as_one_run_and_arrives_in_one_piece_each() {
         range: 0..octets.len(),
         gso: Some(Gso { kind: GsoKind::Tcp, segment: 1400 }),
         checksum: Some((20, 16)),
+        sum: None,
     });
     inner.bytes = octets;
     let (mut wire, mut back) = (WireBatch::default(), InnerBatch::default());

@@ -37,6 +37,9 @@ pub struct InnerPacket {
     /// The transport checksum is only the pseudo-header's sum and must be completed: the offset of
     /// the transport header and, from there, of the checksum field. Always set with `gso`.
     pub checksum: Option<(u16, u16)>,
+    /// The one's-complement sum of all octets, folded, in the host's byte order, where opening the
+    /// packet gave it: what checksums are verified with.
+    pub sum: Option<u16>,
 }
 
 /// Inner IP packets: read from the TUN device, or opened and to be written to it.
@@ -73,7 +76,7 @@ impl InnerBatch {
         if let Some(room) = self.bytes.get_mut(range.clone()) {
             room.copy_from_slice(packet);
         }
-        self.packets.push(InnerPacket { range, gso: None, checksum: None });
+        self.packets.push(InnerPacket { range, gso: None, checksum: None, sum: None });
     }
 
     /// The octets of `packet`; empty if its range is not of this batch.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::checksum::Checksum;
 use crate::key::Key;
 
 /// Length of the tag of every algorithm here, in octets.
@@ -55,6 +56,8 @@ pub struct SealJob {
     pub body: Range<usize>,
     /// Octets of plaintext that already stand after the room for the body (the ESP trailer).
     pub suffix: usize,
+    /// A checksum over the body that is completed first, in the prefix.
+    pub checksum: Option<Checksum>,
 }
 
 impl SealJob {
@@ -82,6 +85,9 @@ pub struct OpenJob {
     /// Out: the packet is authentic and its plaintext stands at `dst`. Otherwise those octets are
     /// zero.
     pub ok: bool,
+    /// Out: the one's-complement sum of the plaintext, folded, in the host's byte order, for the
+    /// checksums in it. 0 unless `ok`.
+    pub sum: u16,
 }
 
 impl OpenJob {
@@ -109,13 +115,17 @@ pub enum BadJob {
     /// [`MAX_PLAINTEXT`].
     #[error("job {0} writes outside the destination")]
     Destination(usize),
+    /// The field of the checksum does not lie in the prefix.
+    #[error("job {0} has a checksum outside its prefix")]
+    Checksum(usize),
     /// Two jobs write the same octets; the number is the later job's.
     #[error("job {0} writes where another job writes")]
     Overlap(usize),
 }
 
-/// Checks all of `jobs`. After `Ok`, each key index, each body and each
-/// `dst .. dst + plaintext_len + TAG` is in range, and no two of the latter overlap.
+/// Checks all of `jobs`. After `Ok`, each key index, each body, each
+/// `dst .. dst + plaintext_len + TAG` and in its prefix each checksum is in range, and no two of the
+/// written ranges overlap.
 pub(crate) fn check_seal(
     keys: &[&Key],
     src: &[u8],
@@ -129,6 +139,9 @@ pub(crate) fn check_seal(
             return Err(BadJob::Source(index));
         }
         check_written(job.dst, job.plaintext_len(), TAG, dst.len(), index)?;
+        if job.checksum.is_some_and(|c| c.field.checked_add(2).is_none_or(|end| end > job.prefix)) {
+            return Err(BadJob::Checksum(index));
+        }
     }
     check_overlap(jobs, written)
 }
@@ -222,6 +235,7 @@ mod tests {
             prefix: 0,
             body: 0..len,
             suffix: 0,
+            checksum: None,
         }
     }
 
@@ -243,6 +257,11 @@ mod tests {
         assert_eq!(check(&[SealJob { key: 1, ..job(0, 0) }]), Err(BadJob::Key(0)));
         let aad = Aad { bytes: [0; 12], len: 13 };
         assert_eq!(check(&[SealJob { aad, ..job(0, 0) }]), Err(BadJob::Aad(0)));
+        let at = |field| Some(Checksum { field, sum: 0, udp: false });
+        let with = |field| SealJob { prefix: 20, checksum: at(field), ..job(0, 10) };
+        assert_eq!(check(&[with(18)]), Ok(()));
+        assert_eq!(check(&[with(19)]), Err(BadJob::Checksum(0)));
+        assert_eq!(check(&[with(usize::MAX)]), Err(BadJob::Checksum(0)));
     }
 
     #[test]

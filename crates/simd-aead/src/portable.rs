@@ -4,6 +4,7 @@
 
 use aws_lc_rs::aead as aws;
 use chacha20poly1305::aead::{AeadInPlace, KeyInit};
+use packet::checksum::{add, fold};
 
 use crate::job::{OpenJob, SealJob, TAG};
 use crate::key::{Algorithm, Key};
@@ -76,6 +77,9 @@ const SHORT_SUFFIX: usize = 16;
 pub(crate) fn seal_one(key: &LibraryKey, src: &[u8], dst: &mut [u8], job: &SealJob) {
     let body = &src[job.body.clone()];
     let dst = &mut dst[job.dst..job.dst + job.plaintext_len() + TAG];
+    if let Some(checksum) = &job.checksum {
+        checksum.complete(&mut dst[..job.prefix], body);
+    }
     let sealed = match key {
         LibraryKey::AwsLc(key) if job.prefix == 0 && job.suffix <= SHORT_SUFFIX => {
             seal_across(key, job, body, dst)
@@ -112,7 +116,10 @@ fn seal_across(key: &aws::LessSafeKey, job: &SealJob, body: &[u8], dst: &mut [u8
 pub(crate) fn open_one(key: &LibraryKey, src: &[u8], dst: &mut [u8], job: &mut OpenJob) {
     let text = &mut dst[job.dst..job.dst + job.plaintext_len()];
     job.ok = key.open(job.nonce, job.aad.as_slice(), &src[job.src.clone()], text);
-    if !job.ok {
+    job.sum = 0;
+    if job.ok {
+        job.sum = u16::from_ne_bytes(fold(add(0, text)));
+    } else {
         text.fill(0);
     }
 }

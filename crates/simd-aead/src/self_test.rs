@@ -1,14 +1,20 @@
 //! The start-up test of a backend: a batch of awkward lengths must agree with the portable one, and
 //! a tampered packet must fail alone.
 
+use packet::checksum::{add, fold};
+
 use crate::backend::Backend;
 use crate::batch::{open_batch_on, seal_batch_on};
+use crate::checksum::Checksum;
 use crate::job::{Aad, BadJob, OpenJob, SealJob, TAG};
 use crate::key::{Algorithm, Key};
 
 /// Lengths around the block, group and lane borders of every kernel.
 const LENGTHS: [usize; 20] =
     [0, 1, 15, 16, 17, 63, 64, 65, 128, 255, 256, 257, 511, 512, 513, 1023, 1024, 1025, 1420, 1600];
+
+/// Where the checksums stand.
+const FIELD: usize = 16;
 
 /// Whether `backend` computes what it should.
 pub(crate) fn passes(backend: Backend) -> bool {
@@ -41,9 +47,11 @@ fn agrees(
         let nonce = [index as u8; 12];
         let (prefix, suffix) = if len > 40 { (33, 7) } else { (0, 0) };
         let body = 0..len - prefix - suffix;
-        sealing.push(SealJob { key: 0, nonce, aad, dst: end, prefix, body, suffix });
+        let sum = u64::from(u16::from_ne_bytes(*octets.get(index..)?.first_chunk::<2>()?));
+        let checksum = (prefix > 0).then_some(Checksum { field: FIELD, sum, udp: false });
+        sealing.push(SealJob { key: 0, nonce, aad, dst: end, prefix, body, suffix, checksum });
         let src = end..end + len + TAG;
-        opening.push(OpenJob { key: 0, nonce, aad, src, dst: end, ok: false });
+        opening.push(OpenJob { key: 0, nonce, aad, src, dst: end, ok: false, sum: 0 });
         end += len + TAG;
     }
 
@@ -67,8 +75,14 @@ fn agrees(
         } else {
             let (prefix, rest) = text.split_at(sealing.prefix);
             let (body, suffix) = rest.split_at(sealing.body.len());
+            let mut expected = vec![0x33; prefix.len()];
+            if let Some(checksum) = sealing.checksum {
+                checksum.complete(&mut expected, body);
+            }
             job.ok
-                && prefix.iter().chain(suffix).all(|&octet| octet == 0x33)
+                && job.sum == u16::from_ne_bytes(fold(add(0, text)))
+                && prefix == expected
+                && suffix.iter().all(|&octet| octet == 0x33)
                 && body == plain.get(sealing.body.clone())?
         };
         if !good {

@@ -1,6 +1,7 @@
 //! One packet's octets as the kernels see them: where to read the input, where to write the output.
 
 use crate::job::{OpenJob, SealJob};
+use crate::sum;
 
 /// The unit in which kernels read: one ChaCha20 block, four AES blocks.
 pub(crate) const CHUNK: usize = 64;
@@ -28,12 +29,14 @@ impl Text {
     pub(crate) const EMPTY: Self =
         Self { src: std::ptr::null(), dst: std::ptr::null_mut(), from: 0, to: 0, len: 0 };
 
-    /// The text of a checked seal job.
+    /// The text of a checked seal job, its checksum complete.
     ///
     /// # Safety
-    /// `job` passed the batch's check against buffers that begin at `src` and `dst` and do not
+    /// The processor has AVX2. `job` passed the batch's check against buffers that begin at `src` and `dst` and do not
     /// overlap. The text's pointers are good as long as the buffers.
     pub(crate) unsafe fn sealing(job: &SealJob, src: *const u8, dst: *mut u8) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { sum::complete(job, src, dst) };
         let len = job.plaintext_len();
         let body_end = job.prefix + job.body.len();
         let from = job.prefix.next_multiple_of(CHUNK);
@@ -111,6 +114,15 @@ impl Text {
         self.src
     }
 
+    /// The sum of the output, folded. What was opened is still in the cache.
+    ///
+    /// # Safety
+    /// The output was written, and the processor has AVX2.
+    pub(crate) unsafe fn sum(&self) -> u16 {
+        // SAFETY: the caller's promise.
+        unsafe { sum::folded(self.dst, self.len) }
+    }
+
     /// Where the octet at `offset` is written. At `len` a sealed packet's tag begins.
     #[inline(always)]
     pub(crate) fn output(&self, offset: usize) -> *mut u8 {
@@ -150,7 +162,9 @@ mod tests {
                     dst[5..5 + prefix].fill(1);
                     dst[5 + prefix + body..5 + prefix + body + suffix].fill(2);
                     let (nonce, aad, body) = ([0; 12], Aad::default(), 9..9 + body);
-                    let job = SealJob { key: 0, nonce, aad, dst: 5, prefix, body, suffix };
+                    let checksum = None;
+                    let job =
+                        SealJob { key: 0, nonce, aad, dst: 5, prefix, body, suffix, checksum };
                     // SAFETY: the job fits the two buffers above.
                     let text = unsafe { Text::sealing(&job, src.as_ptr(), dst.as_mut_ptr()) };
                     let mut expected = vec![1; prefix];

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Batch, Dice, Shape, TestKey, key_refs};
+use common::{Batch, Dice, Shape, TestKey, key_refs, ones_complement_sum};
 use simd_aead::{
     Aad, Algorithm, Backend, BadJob, Key, OpenJob, SealJob, TAG, backend, open_batch,
     open_batch_on, seal_batch, seal_batch_on,
@@ -31,6 +31,8 @@ fn check_opened(batch: &Batch, jobs: &[OpenJob], opened: &[u8], victim: Option<u
     for (index, (job, plain)) in jobs.iter().zip(&batch.plain).enumerate() {
         let authentic = victim != Some(index);
         assert_eq!(job.ok, authentic, "{what}: packet {index}");
+        let sum = if authentic { ones_complement_sum(plain) } else { 0 };
+        assert_eq!(job.sum.to_ne_bytes(), sum.to_be_bytes(), "{what}: the sum of packet {index}");
         let room = &mut expected[job.dst..job.dst + plain.len()];
         if authentic { room.copy_from_slice(plain) } else { room.fill(0) }
     }
@@ -223,14 +225,22 @@ fn a_bad_job_stops_the_batch_before_anything_is_written() {
         prefix: 0,
         body,
         suffix: 0,
+        checksum: None,
     };
     let mut dst = [7; 100];
     let jobs = [seal(0, 0..10), seal(26, 95..101)];
     assert_eq!(seal_batch(&[&key], &[0; 100], &mut dst, &jobs), Err(BadJob::Source(1)));
     let jobs = [seal(0, 0..10), seal(25, 0..10)];
     assert_eq!(seal_batch(&[&key], &[0; 100], &mut dst, &jobs), Err(BadJob::Overlap(1)));
-    let open =
-        |src, dst| OpenJob { key: 0, nonce: [2; 12], aad: Aad::default(), src, dst, ok: true };
+    let open = |src, dst| OpenJob {
+        key: 0,
+        nonce: [2; 12],
+        aad: Aad::default(),
+        src,
+        dst,
+        ok: true,
+        sum: 0,
+    };
     let mut jobs = [open(0..50, 0), open(50..101, 50)];
     assert_eq!(open_batch(&[&key], &[0; 100], &mut dst, &mut jobs), Err(BadJob::Source(1)));
     let mut jobs = [open(0..50, 0), open(50..100, 67)];

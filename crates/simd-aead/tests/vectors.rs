@@ -15,12 +15,14 @@ fn check(algorithm: Algorithm, key: &str, nonce: &str, aad: &str, plain: &str, s
     let (plain, sealed) = (hex(plain), hex(sealed));
     for backend in Backend::available() {
         let body = 0..plain.len();
-        let job = SealJob { key: 0, nonce, aad, dst: 0, prefix: 0, body, suffix: 0 };
+        let job =
+            SealJob { key: 0, nonce, aad, dst: 0, prefix: 0, body, suffix: 0, checksum: None };
         let mut out = vec![0; plain.len() + TAG];
         seal_batch_on(backend, &[&key], &plain, &mut out, &[job]).unwrap();
         assert_eq!(out, sealed, "{backend} {algorithm}");
         let mut back = vec![1; plain.len()];
-        let mut job = [OpenJob { key: 0, nonce, aad, src: 0..sealed.len(), dst: 0, ok: false }];
+        let mut job =
+            [OpenJob { key: 0, nonce, aad, src: 0..sealed.len(), dst: 0, ok: false, sum: 0 }];
         open_batch_on(backend, &[&key], &sealed, &mut back, &mut job).unwrap();
         assert!(job[0].ok, "{backend} {algorithm}");
         assert_eq!(back, plain, "{backend} {algorithm}");

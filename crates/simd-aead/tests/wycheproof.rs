@@ -46,7 +46,7 @@ fn check(backend: Backend, key: &Key, test: &Test, aad: Aad, copies: usize) {
     let mut opened = vec![0xA5; stride * copies];
     let open = |copy| {
         let (src, dst) = (copy * stride..(copy + 1) * stride, copy * stride);
-        OpenJob { key: 0, nonce, aad, src, dst, ok: false }
+        OpenJob { key: 0, nonce, aad, src, dst, ok: false, sum: 0 }
     };
     let mut jobs: Vec<OpenJob> = (0..copies).map(open).collect();
     open_batch_on(backend, &[key], &src, &mut opened, &mut jobs).unwrap();
@@ -65,7 +65,7 @@ fn check(backend: Backend, key: &Key, test: &Test, aad: Aad, copies: usize) {
     // An invalid vector has a wrong tag, which sealing must not give.
     let seal = |copy| {
         let (body, dst) = (0..test.pt.len(), copy * stride);
-        SealJob { key: 0, nonce, aad, dst, prefix: 0, body, suffix: 0 }
+        SealJob { key: 0, nonce, aad, dst, prefix: 0, body, suffix: 0, checksum: None }
     };
     let jobs: Vec<SealJob> = (0..copies).map(seal).collect();
     let mut out = vec![0; stride * copies];

@@ -65,7 +65,16 @@ fn sealed(number: usize, esn: bool, sequence: u32, plain: &[u8]) -> Option<Vec<u
     let mut nonce = [7; 12];
     nonce[4..].copy_from_slice(&iv);
     let aad = Aad::new(&aad)?;
-    let job = SealJob { key: 0, nonce, aad, dst, prefix: plain.len(), body: 0..0, suffix: 0 };
+    let job = SealJob {
+        key: 0,
+        nonce,
+        aad,
+        dst,
+        prefix: plain.len(),
+        body: 0..0,
+        suffix: 0,
+        checksum: None,
+    };
     seal_batch(&[&key], &[], &mut out, &[job]).ok()?;
     Some(out)
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("packet", &[]),
     ("sa", &[]),
-    ("simd-aead", &[]),
+    ("simd-aead", &["packet"]),
     ("ike", &["sa"]),
     ("dataplane", &["packet", "sa", "simd-aead"]),
     ("control", &["sa", "ike", "dataplane", "packet"]),

@@ -51,6 +51,7 @@ fn seal(keys: &SessionKeys, remote: u32, number: u64, plain: &[u8]) -> Vec<u8> {
         prefix: 0,
         body: 0..plain.len(),
         suffix: 0,
+        checksum: None,
     };
     seal_batch(&[&key], plain, &mut out, &[job]).unwrap();
     out
@@ -66,6 +67,7 @@ fn open(keys: &SessionKeys, message: &[u8]) -> Option<Vec<u8>> {
         src: DATA_HEADER..message.len(),
         dst: 0,
         ok: false,
+        sum: 0,
     }];
     open_batch(&[&key], message, &mut out, &mut jobs).unwrap();
     jobs[0].ok.then_some(out)

@@ -14,7 +14,7 @@ use super::message::{COOKIE_REPLY_TYPE, DATA_HEADER, DATA_TYPE, OVERHEAD, counte
 use super::session::{self, Arrived, REJECT_AFTER_MESSAGES};
 use super::{WireGuard, WireGuardPeer};
 use crate::inbound::{Inbound, Pending, Run};
-use crate::open::refused;
+use crate::open::{refused, without_tail};
 use crate::outbound::is_ipv6;
 use crate::sources::Claim;
 use crate::{DropReason, ecn, mss};
@@ -70,8 +70,10 @@ impl Inbound {
             src: range.start + DATA_HEADER..range.end,
             dst: plain.start,
             ok: false,
+            sum: 0,
         });
-        self.pending.push(Pending { sequence, plain, path, tos: datagram.tos, ok: false });
+        let tos = datagram.tos;
+        self.pending.push(Pending { sequence, plain, path, tos, ok: false, sum: None });
         Ok(())
     }
 
@@ -100,7 +102,7 @@ impl Inbound {
                     window.mark(packet.sequence);
                     let data = !packet.plain.is_empty();
                     arrived.add(packet.sequence - 1, packet.path, data);
-                    packet.ok = data;
+                    (packet.ok, packet.sum) = (data, Some(job.sum));
                 }
                 Err(reason) => self.counters.count_drop(reason),
             }
@@ -121,24 +123,28 @@ impl Inbound {
     fn deliver(
         &mut self,
         peer: &WireGuardPeer,
-        Pending { plain, path, tos, .. }: Pending,
+        Pending { plain, path, tos, sum, .. }: Pending,
         inner: &mut InnerBatch,
     ) -> Result<(), DropReason> {
         let packet = inner.bytes.get_mut(plain.clone()).ok_or(DropReason::Internal)?;
         let view = IpView::parse(packet).ok_or(DropReason::InnerInvalid)?;
+        let mut sum = sum.map(|sum| without_tail(sum, packet, view.length));
         if self.sources.claim(view.source, peer.id) != Claim::Own {
             return Err(DropReason::InboundSource);
         }
         let inner_tos = ecn::decapsulate(view.tos, tos).ok_or(DropReason::EcnDrop)?;
         if inner_tos != view.tos {
             set_tos(packet, inner_tos);
+            sum = None;
         }
         let link = self.links.get(&peer.id).ok_or(DropReason::Internal)?;
         let mtu = peer.inner_mtu(link.mtu, is_ipv6(path.remote.ip()));
-        mss::clamp_syn(packet, &view, mtu, false);
+        if mss::clamp_syn(packet, &view, mtu, false) {
+            sum = None;
+        }
         link.counters.count(view.length);
         let range = plain.start..plain.start + view.length;
-        inner.packets.push(InnerPacket { range, gso: None, checksum: None });
+        inner.packets.push(InnerPacket { range, gso: None, checksum: None, sum });
         Ok(())
     }
 

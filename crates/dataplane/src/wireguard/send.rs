@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use packet::WireBatch;
 use sa::TunnelId;
-use simd_aead::{SealJob, seal_batch};
+use simd_aead::{Checksum, SealJob, seal_batch};
 
 use super::WireGuardPeer;
 use super::keypairs::Keypair;
@@ -94,13 +94,22 @@ impl WireGuardSink<'_> {
 
 impl Sink for WireGuardSink<'_> {
     /// Header, prefix, room for the body, padding, room for the tag (whitepaper 5.4.6).
-    fn push(&mut self, prefix: &[u8], body: Range<usize>) -> Result<(), DropReason> {
+    fn push(
+        &mut self,
+        prefix: &[u8],
+        body: Range<usize>,
+        checksum: Option<Checksum>,
+    ) -> Result<(), DropReason> {
         let length = prefix.len() + body.len();
         let padding = padded(length, self.mtu)? - length;
         if !self.begin()? {
             let body = self.octets.get(body).ok_or(DropReason::Internal)?;
             let (mtu, tos) = (self.mtu, self.tos);
-            return self.session.wait([prefix, body], (mtu, tos), self.now, self.wire);
+            let mut prefix = prefix.to_vec();
+            if let Some(checksum) = checksum {
+                checksum.complete(&mut prefix, body);
+            }
+            return self.session.wait([&prefix, body], (mtu, tos), self.now, self.wire);
         }
         let Self { session, sealer, wire, now, .. } = self;
         let path = session.path().ok_or(DropReason::WireGuardNoEndpoint)?;
@@ -114,7 +123,8 @@ impl Sink for WireGuardSink<'_> {
         // The room holds what an earlier use left.
         let tail = DATA_HEADER + length..DATA_HEADER + length + padding;
         out.get_mut(tail).ok_or(DropReason::Internal)?.fill(0);
-        sealer.jobs.push(job(counter, datagram.start, prefix.len(), body, padding));
+        let end = (padding, checksum);
+        sealer.jobs.push(job(counter, datagram.start, prefix.len(), body, end));
         append_run(wire, path, ecn::encapsulate(self.tos), datagram);
         session.counted(counter, *now, wire);
         Ok(())

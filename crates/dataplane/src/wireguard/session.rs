@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use packet::{MAX_DATAGRAM, WireBatch};
 use rand_core::{OsRng, RngCore};
 use sa::Path;
-use simd_aead::{Aad, SealJob, seal_batch};
+use simd_aead::{Aad, Checksum, SealJob, seal_batch};
 use x25519_dalek::StaticSecret;
 
 use super::cookie::Stamper;
@@ -423,7 +423,7 @@ impl Session {
             return false;
         };
         let range = wire.room(packet.len() + OVERHEAD);
-        let job = [job(counter, range.start, packet.len(), 0..0, 0)];
+        let job = [job(counter, range.start, packet.len(), 0..0, (0, None))];
         let sealed = wire.bytes.get_mut(range.clone()).and_then(|out| {
             put_data_header(out, keys.remote, counter)?;
             put(out, DATA_HEADER, packet)
@@ -443,7 +443,7 @@ pub(super) fn job(
     start: usize,
     prefix: usize,
     body: std::ops::Range<usize>,
-    suffix: usize,
+    (suffix, checksum): (usize, Option<Checksum>),
 ) -> SealJob {
     SealJob {
         key: 0,
@@ -453,6 +453,7 @@ pub(super) fn job(
         prefix,
         body,
         suffix,
+        checksum,
     }
 }
 

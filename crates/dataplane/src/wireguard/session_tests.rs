@@ -76,6 +76,7 @@ impl End {
                     src: DATA_HEADER..message.len(),
                     dst: 0,
                     ok: false,
+                    sum: 0,
                 }];
                 open_batch(&[&keys.receive], message, &mut plain, &mut jobs).unwrap();
                 if !jobs[0].ok {
@@ -129,7 +130,7 @@ impl End {
         };
         let sealed = session.count(now, &mut wire).map(|counter| {
             let range = wire.room(32 + OVERHEAD);
-            let job = job(counter, range.start, 0, 0..28, 4);
+            let job = job(counter, range.start, 0, 0..28, (4, None));
             put_data_header(&mut wire.bytes[range.clone()], keys.remote, counter).unwrap();
             seal_batch(&[&keys.send], &packet(), &mut wire.bytes, &[job]).unwrap();
             append_run(&mut wire, session.path().unwrap(), 0, range);

@@ -128,17 +128,18 @@ impl Coalescer {
         let group = &mut self.groups[group];
         let Some(first) = group.segment else { return Joined::No };
         let first_octets = octets_at(batch, group.first);
+        let sum_at = |index: usize| batch.packets.get(index).and_then(|packet| packet.sum);
         let fits = segment.mergeable
             && segment.payload <= first.payload
             && group.count < MAX_SEGMENTS
             && first.header_len + group.payload + segment.payload <= MAX_SUPER
             && segment.sequence(octets) == group.next_sequence
             && first.same_headers(first_octets, segment, octets);
-        if !fits || !(group.checked || first.checksums_hold(first_octets)) {
+        if !fits || !(group.checked || first.checksums_hold(first_octets, sum_at(group.first))) {
             return Joined::No;
         }
         group.checked = true;
-        if !segment.checksums_hold(octets) {
+        if !segment.checksums_hold(octets, sum_at(index)) {
             return Joined::No;
         }
         self.next[group.last] = index as u32;

@@ -78,9 +78,19 @@ fn writes(packets: &[Vec<u8>]) -> Vec<Vec<usize>> {
 fn writes_with(packets: &[Vec<u8>], offloads: TunOffloads) -> Vec<Vec<usize>> {
     let mut batch = InnerBatch::default();
     packets.iter().for_each(|packet| batch.push(packet));
-    let mut coalescer = Coalescer::default();
-    coalescer.group(&batch, offloads);
-    coalescer.groups().iter().map(|group| coalescer.members(group).collect()).collect()
+    let groups = |batch: &InnerBatch| -> Vec<Vec<usize>> {
+        let mut coalescer = Coalescer::default();
+        coalescer.group(batch, offloads);
+        coalescer.groups().iter().map(|group| coalescer.members(group).collect()).collect()
+    };
+    let without_sums = groups(&batch);
+    // Sums that are known already say the same as those made here.
+    for (packet, octets) in batch.packets.iter_mut().zip(packets) {
+        let sum = packet::checksum::fold(packet::checksum::add(0, octets));
+        packet.sum = Some(u16::from_ne_bytes(sum));
+    }
+    assert_eq!(groups(&batch), without_sums);
+    without_sums
 }
 
 fn pair(change: impl Fn(&mut Tcp)) -> Vec<Vec<usize>> {

@@ -130,14 +130,23 @@ impl Segment {
     }
 
     /// Whether the transport checksum and, for IPv4, the header checksum are right. A merged
-    /// packet gets new ones, which must not make a damaged segment look whole.
-    pub fn checksums_hold(&self, packet: &[u8]) -> bool {
-        let Some(transport) = packet.get(self.ip_len..) else { return false };
+    /// packet gets new ones, which must not make a damaged segment look whole. `sum` is that of the
+    /// whole packet, if it is known already.
+    pub fn checksums_hold(&self, packet: &[u8], sum: Option<u16>) -> bool {
+        let Some((header, transport)) = packet.split_at_checked(self.ip_len) else { return false };
         let Ok(len) = u16::try_from(transport.len()) else { return false };
         let pseudo = checksum::pseudo_header(addresses(packet, self.ip_len), self.protocol(), len);
         let whole = |sum| checksum::fold(sum) == [0xff, 0xff];
-        whole(checksum::add(pseudo, transport))
-            && (self.ip_len != 20 || whole(checksum::add(0, packet.get(..20).unwrap_or_default())))
+        let header = checksum::add(0, header);
+        let transport = match sum {
+            // In one's complement, to add the complement is to subtract.
+            Some(sum) => {
+                let header = u16::from_ne_bytes(checksum::fold(header));
+                pseudo + u64::from(sum) + u64::from(!header)
+            }
+            None => checksum::add(pseudo, transport),
+        };
+        whole(transport) && (self.ip_len != 20 || whole(header))
     }
 
     /// Turns `headers`, a copy of the first segment's headers, into those of a super-packet with

@@ -74,7 +74,7 @@ impl TunReader {
                     let range = at..at + len;
                     at += len;
                     let VnetHeader { gso, checksum, .. } = header;
-                    batch.packets.push(InnerPacket { range, gso, checksum });
+                    batch.packets.push(InnerPacket { range, gso, checksum, sum: None });
                 }
                 Read::Bad => report.bad_header += 1,
             }

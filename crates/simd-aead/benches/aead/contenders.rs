@@ -100,6 +100,7 @@ fn ours(cell: Cell, backend: Backend) -> Contender {
             prefix: 0,
             body: index * stride..index * stride + cell.size,
             suffix: 0,
+            checksum: None,
         })
         .collect();
     if cell.operation == Operation::Seal {
@@ -117,6 +118,7 @@ fn ours(cell: Cell, backend: Backend) -> Contender {
             src: index * stride..(index + 1) * stride,
             dst: index * stride,
             ok: false,
+            sum: 0,
         })
         .collect();
     Box::new(move || {

@@ -4,9 +4,10 @@
 
 use aws_lc_rs::aead as aws;
 use chacha20poly1305::aead::{AeadInPlace, KeyInit};
+use packet::checksum::add;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use simd_aead::{Aad, Algorithm, Key, OpenJob, SealJob, TAG};
+use simd_aead::{Aad, Algorithm, Checksum, Key, OpenJob, SealJob, TAG};
 
 /// A seeded source of everything random in a test.
 pub struct Dice(ChaCha8Rng);
@@ -62,6 +63,15 @@ pub fn oracle(key: &TestKey, nonce: [u8; 12], aad: &[u8], plain: &[u8]) -> Vec<u
     sealed
 }
 
+/// The sum of RFC 1071 section 1, word by word.
+pub fn ones_complement_sum(octets: &[u8]) -> u16 {
+    octets.chunks(2).fold(0, |sum: u16, pair| {
+        let word = u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]);
+        let (sum, carry) = sum.overflowing_add(word);
+        sum + u16::from(carry)
+    })
+}
+
 /// Seal jobs with the buffers that they are for, and what must come out.
 pub struct Batch {
     pub src: Vec<u8>,
@@ -101,6 +111,11 @@ impl Batch {
             let aad = dice.octets(shape.aad);
             let [prefix, body, suffix] =
                 [shape.prefix, shape.body, shape.suffix].map(|len| dice.octets(len));
+            let checksum = (prefix.len() >= 2 && dice.below(2) == 0).then(|| {
+                let (field, covered) = (dice.below(prefix.len() - 1), dice.octets(6));
+                let checksum = Checksum { field, sum: add(0, &covered), udp: dice.below(2) == 0 };
+                (checksum, covered)
+            });
             batch.jobs.push(SealJob {
                 key: shape.key as u32,
                 nonce,
@@ -109,9 +124,15 @@ impl Batch {
                 prefix: prefix.len(),
                 body: batch.src.len()..batch.src.len() + body.len(),
                 suffix: suffix.len(),
+                checksum: checksum.as_ref().map(|(checksum, _)| *checksum),
             });
             batch.src.extend(&body);
-            let plain = [prefix.clone(), body.clone(), suffix.clone()].concat();
+            let mut plain = [prefix.clone(), body.clone(), suffix.clone()].concat();
+            if let Some((Checksum { field, udp, .. }, covered)) = checksum {
+                let sum = !ones_complement_sum(&[covered, body.clone()].concat());
+                let sum = if udp && sum == 0 { 0xffff } else { sum };
+                plain[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+            }
             batch.sealed.extend_from_slice(&batch.dst[batch.sealed.len()..]);
             batch.sealed.extend(oracle(&keys[shape.key], nonce, &aad, &plain));
             batch.dst.extend([prefix, dice.octets(body.len()), suffix].concat());
@@ -133,6 +154,7 @@ impl Batch {
             src: job.dst..job.dst + job.plaintext_len() + TAG,
             dst: job.dst,
             ok: false,
+            sum: 0,
         };
         self.jobs.iter().map(open).collect()
     }

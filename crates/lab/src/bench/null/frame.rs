@@ -130,7 +130,7 @@ fn parse(octets: &[u8]) -> Option<InnerPacket> {
     let checksum =
         (kind & 0x80 != 0).then_some((u16::from_be_bytes([a0, a1]), u16::from_be_bytes([o0, o1])));
     let length = usize::from(u16::from_be_bytes([l0, l1]));
-    Some(InnerPacket { range: HEADER..HEADER + length, gso, checksum })
+    Some(InnerPacket { range: HEADER..HEADER + length, gso, checksum, sum: None })
 }
 
 /// Makes packets of frames again.
@@ -172,8 +172,13 @@ impl Deframer {
                     self.begin(packet, inner.bytes.get(at..datagram.range.end));
                     break;
                 }
-                let InnerPacket { range, gso, checksum } = packet;
-                inner.packets.push(InnerPacket { range: at + range.start..end, gso, checksum });
+                let InnerPacket { range, gso, checksum, sum } = packet;
+                inner.packets.push(InnerPacket {
+                    range: at + range.start..end,
+                    gso,
+                    checksum,
+                    sum,
+                });
                 at = end;
             }
         }
@@ -225,7 +230,7 @@ mod tests {
 
     fn packet(length: usize, gso: Option<Gso>) -> (Vec<u8>, InnerPacket) {
         let octets = (0..length).map(|n| (n % 251) as u8).collect();
-        (octets, InnerPacket { range: 0..length, gso, checksum: gso.map(|_| (20, 16)) })
+        (octets, InnerPacket { range: 0..length, gso, checksum: gso.map(|_| (20, 16)), sum: None })
     }
 
     /// Frames packets, cuts each run into messages of at most `merged` segments, and deframes.
@@ -280,7 +285,8 @@ mod tests {
         // A UDP header with the sum of some pseudo-header where its checksum will be.
         let mut octets = vec![0x45; 20];
         octets.extend([0, 7, 0, 9, 0, 12, 0x12, 0x34, 0xab, 0xcd, 0xef, 0x01]);
-        let packet = InnerPacket { range: 0..octets.len(), gso: None, checksum: Some((20, 6)) };
+        let packet =
+            InnerPacket { range: 0..octets.len(), gso: None, checksum: Some((20, 6)), sum: None };
         let out = through(&[(octets.clone(), packet)], 64);
         let [(out, None)] = out.as_slice() else { panic!("{out:?}") };
         // With its checksum in, the sum of pseudo-header and datagram is zero (RFC 1071).
