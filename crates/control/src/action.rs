@@ -23,6 +23,9 @@ pub enum Action {
     SetTunMtu(u16),
     /// The addresses and routes of the TUN device, whole, after a reload: what is not in it goes.
     Interface(Interface),
+    /// Whether the UDP sockets refuse what is larger than ICMP says that its path takes, as the system
+    /// remembers it. They do until this says otherwise.
+    BelieveIcmp(bool),
     /// All SAs are deleted, or were given up: the process may end.
     Stopped,
 }

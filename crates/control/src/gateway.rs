@@ -41,6 +41,8 @@ pub struct Gateway {
     pub(crate) outbound: Arc<Counters>,
     pub(crate) actions: VecDeque<Action>,
     lines: Lines,
+    /// Until when what ICMP says of paths does not count.
+    pub(crate) icmp_doubted_until: Option<Instant>,
     next_tick: Instant,
     stop_at: Option<Instant>,
     stopped: bool,
@@ -72,6 +74,7 @@ impl Gateway {
             outbound: counters.1,
             actions: VecDeque::new(),
             lines: Lines::default(),
+            icmp_doubted_until: None,
             next_tick: now + TICK,
             stop_at: None,
             stopped: false,
@@ -161,6 +164,7 @@ impl Gateway {
                 self.log(id, Severity::Warning, &format!("{count} more lines were left out"));
             }
             self.observe_traffic(now);
+            self.believe_icmp(now);
         }
         self.tick_wireguard(now);
         let due = self.tunnels.due(now);

@@ -1,6 +1,6 @@
 //! What probes and ICMP say about the paths of tunnels, and what follows from it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dataplane::{OutboundCommand, mtu, probe};
 use sa::{Path, TunnelId};
@@ -9,6 +9,9 @@ use crate::failover::link_mtu;
 use crate::gateway::Gateway;
 use crate::probe::{Change, Probe, Prober, SMALL, Size};
 use crate::{Action, Severity};
+
+/// How long ICMP is not believed after probes contradicted it: as long as Linux believes it.
+const DOUBT: Duration = Duration::from_secs(600);
 
 impl Gateway {
     /// A tunnel came up, or got another Child SA.
@@ -34,7 +37,7 @@ impl Gateway {
             }
             let (probes, change, silent) = prober.handle_timeout(now);
             self.send_probes(id, probes);
-            self.apply_change(id, change);
+            self.apply_change(id, change, now);
             if silent && let Some(tunnel) = self.tunnels.get_mut(id) {
                 tunnel.fell(now);
                 let waited = tunnel.config.options.path_probe_timeout.unwrap_or_default();
@@ -53,7 +56,7 @@ impl Gateway {
         let mut probes = Vec::new();
         let change = prober.handle_answer(sequence, now, &mut probes);
         self.send_probes(id, probes);
-        self.apply_change(id, change);
+        self.apply_change(id, change, now);
         if change.back {
             self.log(id, Severity::Info, "the path carries data");
             self.choose_for(id, now);
@@ -93,9 +96,29 @@ impl Gateway {
         self.tunnels.get_mut(id)?.prober.as_mut()
     }
 
-    fn apply_change(&mut self, id: TunnelId, change: Change) {
+    fn apply_change(&mut self, id: TunnelId, change: Change, now: Instant) {
+        if let Some(told) = change.contradicted {
+            self.doubt_icmp(id, told, now);
+        }
         if change.link_mtu.is_some() {
             self.link_mtu_changed(id);
+        }
+    }
+
+    /// The path of a tunnel takes more than ICMP said: it was forged, or is true no more. The system
+    /// would hold on to it for ten minutes; for as long probes alone say what paths take.
+    fn doubt_icmp(&mut self, id: TunnelId, told: u16, now: Instant) {
+        if self.icmp_doubted_until.replace(now + DOUBT).is_none() {
+            self.actions.push_back(Action::BelieveIcmp(false));
+        }
+        let text = format!("ICMP said that the outer path takes {told} octets, and it takes more");
+        self.log(id, Severity::Warning, &text);
+    }
+
+    /// ICMP has another chance.
+    pub(crate) fn believe_icmp(&mut self, now: Instant) {
+        if self.icmp_doubted_until.take_if(|until| *until <= now).is_some() {
+            self.actions.push_back(Action::BelieveIcmp(true));
         }
     }
 
@@ -115,12 +138,13 @@ impl Gateway {
         let (own, peer) = tunnel.config.inside_v4;
         let (ipv6, suite) = (ike.path.remote.is_ipv6(), child.suite.suite);
         for probe in probes {
-            let size = match probe.size {
-                Size::Small => SMALL,
-                Size::Filling(link) => mtu::tunnel_mtu(link, ipv6, suite),
+            let (size, asks) = match probe.size {
+                Size::Small => (SMALL, false),
+                Size::Filling(link) => (mtu::tunnel_mtu(link, ipv6, suite), false),
+                Size::Asking(link) => (mtu::tunnel_mtu(link, ipv6, suite), true),
             };
             let packet = probe::echo_request(own, peer, probe.sequence, size);
-            let command = OutboundCommand::Probe { tunnel: id, packet };
+            let command = OutboundCommand::Probe { tunnel: id, packet, asks };
             self.actions.push_back(Action::Outbound(command));
         }
     }

@@ -55,6 +55,8 @@ pub(crate) enum Size {
     Small,
     /// As large as fits an outer packet of this many octets.
     Filling(u16),
+    /// The same, to ask whether the path takes that: whatever the system believes.
+    Asking(u16),
 }
 
 /// What an answer changed.
@@ -64,6 +66,8 @@ pub(crate) struct Change {
     pub(crate) back: bool,
     /// The outer path takes this many octets from now on.
     pub(crate) link_mtu: Option<u16>,
+    /// The path takes more than ICMP said, and this is what it said.
+    pub(crate) contradicted: Option<u16>,
 }
 
 /// The probes of one tunnel that is up.
@@ -99,6 +103,8 @@ struct Mtu {
     /// When a larger one is tried.
     raise_at: Instant,
     search: Option<Search>,
+    /// What ICMP said, until a larger size is answered.
+    told: Option<u16>,
 }
 
 /// `works` is known to pass, `fails` is known not to.
@@ -141,6 +147,7 @@ impl Prober {
                 misses: 0,
                 raise_at: now + raise,
                 search: None,
+                told: None,
             },
         }
     }
@@ -178,14 +185,23 @@ impl Prober {
         self.mtu.current
     }
 
-    /// The system learned the MTU of the outer path, from ICMP. Returns whether that is news.
+    /// The system learned the MTU of the outer path, from ICMP. Returns whether that is news. Anybody
+    /// can send ICMP, so that the next probe asks whether the path does not take more after all.
     pub(crate) fn learn_mtu(&mut self, mtu: u16, now: Instant) -> bool {
         let mtu = mtu.clamp(LEAST.min(self.mtu.ceiling), self.mtu.ceiling);
         if mtu >= self.mtu.current {
             return false;
         }
         self.set_mtu(mtu, now);
+        self.mtu.told = Some(mtu);
+        (self.mtu.raise_at, self.next_round) = (now, now);
         true
+    }
+
+    /// What a new size says about ICMP.
+    fn contradiction(&mut self, new: Option<u16>) -> Option<u16> {
+        let larger = |told: &mut u16| new.is_some_and(|new| new >= told.saturating_add(STEP));
+        self.mtu.told.take_if(larger)
     }
 
     fn set_mtu(&mut self, mtu: u16, now: Instant) {
@@ -199,6 +215,7 @@ impl Prober {
     /// The outer path is another one: nothing that was learned of its size is true any more.
     pub(crate) fn path_changed(&mut self, now: Instant) {
         self.set_mtu(self.mtu.ceiling, now);
+        self.mtu.told = None;
         self.next_round = now;
     }
 
@@ -236,6 +253,7 @@ impl Prober {
         }
         if self.mtu.search.is_some_and(|search| search.until <= now) {
             change.link_mtu = self.size_failed(now, &mut probes);
+            change.contradicted = self.contradiction(change.link_mtu);
         }
         if let Some(timeout) = self.timeout
             && self.next_round <= now
@@ -286,7 +304,7 @@ impl Prober {
         let until = now + self.patience();
         let search = Search { works, fails, trying: first, tries: 1, sequence, until };
         self.mtu.search = Some(search);
-        out.push(Probe { sequence, size: Size::Filling(first) });
+        out.push(Probe { sequence, size: Size::Asking(first) });
     }
 
     /// No answer to the size that is being tried.
@@ -304,7 +322,7 @@ impl Prober {
         search.sequence = self.take_sequence();
         search.until = now + self.patience();
         self.mtu.search = Some(search);
-        probes.push(Probe { sequence: search.sequence, size: Size::Filling(search.trying) });
+        probes.push(Probe { sequence: search.sequence, size: Size::Asking(search.trying) });
         None
     }
 
@@ -354,6 +372,7 @@ impl Prober {
             search.works = search.works.max(search.trying);
             self.mtu.search = None;
             change.link_mtu = self.step(search, now, probes);
+            change.contradicted = self.contradiction(change.link_mtu);
         }
         if change.back {
             // The size of a path that begins to answer is worth a look at once.

@@ -183,3 +183,35 @@ fn a_path_that_answers_nothing_at_all_keeps_its_mtu() {
     pair.run(60 * SECOND);
     assert_eq!(pair.tunnels(Side::Agent)[0].link_mtu, Some(1500));
 }
+
+/// Anybody can send "fragmentation needed". What it says counts at once, and not for long: probes ask
+/// whether the path takes more, and then nothing is too large any more for what ICMP said.
+#[test]
+fn a_path_mtu_that_is_not_true_costs_a_moment() {
+    let mut pair = pair("path_probe_timeout_seconds = 4");
+    let path = sa::Path {
+        local: "203.0.113.2:4500".parse().unwrap(),
+        remote: "198.51.100.10:4500".parse().unwrap(),
+    };
+    let told = |pair: &mut Pair, mtu: u16| {
+        let now = pair.now;
+        pair.agent.gateway.handle_path_mtu(path, mtu, now);
+        assert_eq!(pair.tunnels(Side::Agent)[0].link_mtu, Some(mtu));
+        let whole = |pair: &Pair| pair.tunnels(Side::Agent)[0].link_mtu == Some(1500);
+        assert!(pair.run_until(SECOND, whole), "{:?}", pair.tunnels(Side::Agent)[0].link_mtu);
+        pair.now - now
+    };
+    let took = told(&mut pair, 552);
+    assert!(took < SECOND / 10, "one round trip: {took:?}");
+    pair.run(SECOND / 10);
+    assert!(!pair.agent.believes_icmp && pair.vgw.believes_icmp);
+    let line = "ICMP said that the outer path takes 552 octets, and it takes more";
+    assert!(pair.log(Side::Agent).iter().any(|l| l.ends_with(line)));
+    // Ten minutes after the last time it has another chance.
+    pair.run(500 * SECOND);
+    told(&mut pair, 1400);
+    pair.run(599 * SECOND);
+    assert!(!pair.agent.believes_icmp);
+    pair.run(3 * SECOND);
+    assert!(pair.agent.believes_icmp);
+}

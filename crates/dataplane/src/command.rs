@@ -78,6 +78,8 @@ pub enum OutboundCommand {
         tunnel: TunnelId,
         /// The packet.
         packet: Vec<u8>,
+        /// It asks whether the path takes more than is known.
+        asks: bool,
     },
 }
 

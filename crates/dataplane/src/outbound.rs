@@ -41,7 +41,7 @@ pub struct Outbound {
     piece: Vec<u8>,
     events: VecDeque<DataEvent>,
     /// Probes that wait to be sealed.
-    probes: Vec<(TunnelId, Vec<u8>)>,
+    probes: Vec<(bool, TunnelId, Vec<u8>)>,
 }
 
 /// Probes that wait at most: the control plane sends few, and a worker takes them at once.
@@ -117,9 +117,9 @@ impl Outbound {
                 }
                 self.wireguard = table;
             }
-            OutboundCommand::Probe { tunnel, packet } => {
+            OutboundCommand::Probe { tunnel, packet, asks } => {
                 if self.probes.len() < MAX_PROBES {
-                    self.probes.push((tunnel, packet));
+                    self.probes.push((asks, tunnel, packet));
                 }
             }
         }
@@ -142,10 +142,12 @@ impl Outbound {
         self.flush(inner, wire);
     }
 
-    /// Seals the probes that wait, appending to `wire`. A tunnel without SA sends none; nor does
-    /// one whose selectors exclude them.
-    pub fn seal_probes(&mut self, wire: &mut WireBatch) {
-        for (id, packet) in std::mem::take(&mut self.probes) {
+    /// Seals the probes that wait, appending to `wire`: those that ask whether their path takes more
+    /// than is known (`asking`), or the others. A tunnel without SA sends none; nor does one whose
+    /// selectors exclude them.
+    pub fn seal_probes(&mut self, asking: bool, wire: &mut WireBatch) {
+        let mut probes = std::mem::take(&mut self.probes);
+        for (_, id, packet) in probes.extract_if(.., |(asks, ..)| *asks == asking) {
             let Some(half) = self.tunnels.get_mut(&id).and_then(|tunnel| tunnel.half.as_mut())
             else {
                 continue;
@@ -162,6 +164,7 @@ impl Outbound {
                 self.counters.count_drop(DropReason::Internal);
             }
         }
+        self.probes = probes;
     }
 
     /// The next thing that the control plane should know.

@@ -198,6 +198,39 @@ fn a_smaller_path_mtu_is_reported_and_does_not_switch_segmentation_off() {
     }
 }
 
+/// What ICMP said of a path is remembered by the kernel in its route, as an MTU can be set there.
+#[test]
+fn probes_leave_whatever_the_kernel_knows_and_so_does_everything_where_icmp_is_not_believed() {
+    enter_fresh_namespace();
+    addresses(&["10.0.0.1/32"]);
+    let route = ["route", "add", "local", "10.0.0.9", "dev", "lo", "mtu", "1000"];
+    assert!(Command::new("ip").args(route).status().unwrap().success());
+    let out = bind("10.0.0.1:4500");
+    let into = bind("10.0.0.9:4501");
+    let mut sender = sender(&out);
+    let mut wire = WireBatch::default();
+    run(&mut wire, "10.0.0.1:4500", "10.0.0.9:4501", 1200, 0, &[1; 1200]);
+    let lost = |report: netio::udp::SendReport| (report.datagrams, report.dropped_too_big);
+    assert_eq!(lost(sender.send(&wire)), (0, 1));
+    assert_eq!(lost(sender.send_probes(&wire)), (1, 0));
+    assert_eq!(lost(sender.send(&wire)), (0, 1), "only the probes");
+    out.believe_icmp(false).unwrap();
+    assert_eq!(lost(sender.send(&wire)), (1, 0));
+    // IKE messages that may not fit leave in fragments, and what comes after them does not.
+    out.send(out.local(), into.local(), &[&[0; 4], &[9; 3000]]).unwrap();
+    assert_eq!(lost(sender.send_probes(&wire)), (1, 0));
+    assert_eq!(lost(sender.send(&wire)), (1, 0));
+    out.believe_icmp(true).unwrap();
+    assert_eq!(lost(sender.send(&wire)), (0, 1));
+    let (mut receiver, mut batch) = (UdpReceiver::new(into), DatagramBatch::default());
+    let mut arrived = Vec::new();
+    while arrived.len() < 5 {
+        receive(&mut receiver, &mut batch);
+        arrived.extend(batch.datagrams.iter().map(|d| d.range.len()));
+    }
+    assert_eq!(arrived, [1200, 1200, 3004, 1200, 1200]);
+}
+
 /// A socket without checksums refuses UDP_SEGMENT (as devices do that cannot sum); the runs still
 /// arrive.
 #[test]

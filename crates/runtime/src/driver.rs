@@ -224,6 +224,7 @@ impl Driver {
                 Action::Log(Severity::Info, line) => info!("{line}"),
                 Action::Log(Severity::Warning, line) => warn!("{line}"),
                 Action::SetTunMtu(_) | Action::Interface(_) => device.push(action),
+                Action::BelieveIcmp(believe) => self.sockets.believe_icmp(believe),
                 Action::Stopped => self.stopped = true,
             }
         }

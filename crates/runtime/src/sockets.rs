@@ -9,6 +9,7 @@ use ike::{Transmit, TransmitPayload};
 use netio::udp::{AsyncReceiver, BindError, UdpOptions, UdpSocket, source_for};
 use packet::DatagramBatch;
 use sa::Path;
+use tracing::warn;
 
 use crate::RunError;
 use crate::worker::SlowDatagram;
@@ -43,6 +44,15 @@ impl Sockets {
     /// The port with marker, as bound.
     pub(crate) fn nat_t_port(&self) -> u16 {
         self.nat_t.first().map_or(0, |socket| socket.local().port())
+    }
+
+    /// Whether what ICMP says of paths counts for ESP.
+    pub(crate) fn believe_icmp(&self, believe: bool) {
+        for socket in self.nat_t.iter() {
+            if let Err(error) = socket.believe_icmp(believe) {
+                warn!(socket = %socket.local(), %error, "what ICMP says of paths counts as before");
+            }
+        }
     }
 
     /// Sends what the IKE plane wants sent.

@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use hostile::raw::RawSender;
-use hostile::{Net, SCENARIO, Side};
+use hostile::{Net, SCENARIO, Side, wait_until};
 use lab::stop::Stop;
 use lab::traffic::tcp;
 
@@ -36,27 +36,58 @@ fn tcp_moves(net: &Net) {
 }
 
 /// A path MTU smaller than any: the kernel takes it for 552 octets and refuses what is larger, for ten
-/// minutes. Traffic must fit.
+/// minutes. Our probes say better, and then it counts no more, however often it comes.
 #[test]
-fn a_forged_path_mtu_makes_packets_smaller_and_stops_nothing() {
+fn a_forged_path_mtu_counts_for_a_moment() {
     let mut net = Net::up(SCENARIO);
     let sender = RawSender::new(&net.attacker);
     let ping = net.ping(Duration::from_millis(10));
     let paths = paths(&mut net);
-    for mtu in [68, 0, 296, 552, 1, 65_535] {
+    let forge = |mtu: u32| {
         for (own, peer) in &paths {
             sender.send_icmp_error(ROUTER, (3, 4, mtu), (*own, *peer));
         }
+    };
+    for mtu in [68, 0, 296, 552, 1, 65_535] {
+        forge(mtu);
         sleep(SECOND / 10);
     }
     tcp_moves(&net);
-    let link = net.tunnels(Side::Vgw)[0]["link_mtu"].as_u64().unwrap();
-    assert_eq!(link, 552, "what the kernel made of it");
+    let line = "ICMP said that the outer path takes 552 octets, and it takes more";
+    wait_until("the forged path MTU is found out", || net.vgw.last_lines(1000).iter().any(|l| l.contains(line)));
+    let mut too_big = None;
+    for _ in 0..3 {
+        let whole = |t: &serde_json::Value| t["link_mtu"] == 1500;
+        net.await_tunnels(Side::Vgw, "the whole path MTU", |tunnels| tunnels.iter().all(whole));
+        forge(68);
+        tcp_moves(&net);
+        let lost = net.dropped(Side::Vgw, "udp_send_too_big");
+        assert_eq!(*too_big.get_or_insert(lost), lost, "none is too large any more");
+    }
     let answers = ping.stop().unwrap();
     assert_eq!((answers.lost(), answers.duplicates, answers.damaged), (0, 0, 0));
     for side in [Side::Vgw, Side::Agent] {
         assert_eq!(net.ike(side, "dead_peers"), 0);
     }
+}
+
+/// Without probes, or with a peer that answers none.
+#[test]
+fn a_forged_path_mtu_that_nobody_contradicts_makes_packets_smaller() {
+    let quiet = SCENARIO.replace("path_probe_timeout_seconds = 2", "path_probe_timeout_seconds = 0");
+    let mut net = Net::build(&quiet);
+    net.vgw.start().unwrap();
+    net.agent.start().unwrap();
+    for side in [Side::Vgw, Side::Agent] {
+        net.await_tunnels(side, "up", |tunnels| tunnels.iter().all(|t| t["state"] == "UP"));
+    }
+    let sender = RawSender::new(&net.attacker);
+    for (own, peer) in paths(&mut net) {
+        sender.send_icmp_error(ROUTER, (3, 4, 68), (own, peer));
+    }
+    tcp_moves(&net);
+    let link = net.tunnels(Side::Vgw)[0]["link_mtu"].as_u64().unwrap();
+    assert_eq!(link, 552, "what the kernel made of it");
 }
 
 /// "Unreachable" of every kind, for what tunnels and IKE sent and for what they did not.

@@ -143,7 +143,7 @@ impl Node {
                     left.push(Left::Say(line));
                 }
                 Action::Stopped => self.stopped = true,
-                Action::Interface(_) | Action::SetTunMtu(_) => {}
+                Action::Interface(_) | Action::SetTunMtu(_) | Action::BelieveIcmp(_) => {}
             }
         }
         left

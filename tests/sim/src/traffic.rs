@@ -125,7 +125,8 @@ impl World {
             self.model.probe_made(&probe);
         }
         let mut wire = WireBatch::default();
-        node.outbound.seal_probes(&mut wire);
+        node.outbound.seal_probes(false, &mut wire);
+        node.outbound.seal_probes(true, &mut wire);
         let sealed = self.send_runs(host, &wire, None);
         self.nodes[host].account.probes += sealed;
     }

@@ -91,6 +91,8 @@ pub struct Node {
     /// What the TUN device would be set to.
     pub interfaces: Vec<Interface>,
     pub tun_mtu: Option<u16>,
+    /// Whether the sockets refuse what ICMP says is too large.
+    pub believes_icmp: bool,
     pub stopped: bool,
 }
 
@@ -153,6 +155,7 @@ impl Node {
             log: Vec::new(),
             interfaces: Vec::new(),
             tun_mtu: None,
+            believes_icmp: true,
             stopped: false,
         }
     }
@@ -168,6 +171,7 @@ impl Node {
                 Action::Log(_, line) => self.log.push(line),
                 Action::Interface(interface) => self.interfaces.push(interface),
                 Action::SetTunMtu(mtu) => self.tun_mtu = Some(mtu),
+                Action::BelieveIcmp(believe) => self.believes_icmp = believe,
                 Action::Stopped => self.stopped = true,
             }
         }
@@ -298,7 +302,8 @@ impl Pair {
                 self.send(from, transmit.path.remote, payload);
             }
             let mut wire = WireBatch::default();
-            self.node(side).outbound.seal_probes(&mut wire);
+            self.node(side).outbound.seal_probes(false, &mut wire);
+            self.node(side).outbound.seal_probes(true, &mut wire);
             self.send_runs(side, &wire);
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use packet::{Run, WireBatch};
 
 use super::control::{Control, Name};
-use super::socket::UdpSocket;
+use super::socket::{Fragments, UdpSocket};
 use crate::wait;
 
 /// Runs of one call.
@@ -98,6 +98,25 @@ impl UdpSender {
     #[must_use]
     pub fn refusing(&self) -> &[SocketAddr] {
         &self.refusing
+    }
+
+    /// Sends runs that ask how much their paths take: they leave whole, with DF, whatever ICMP said of
+    /// the paths. Datagrams of other threads that fall into these microseconds leave so, too.
+    pub fn send_probes(&mut self, wire: &WireBatch) -> SendReport {
+        let set = |sockets: &[Arc<UdpSocket>], probing: bool| {
+            for socket in sockets {
+                let done = match probing {
+                    true => socket.set_fragments(Fragments::NeverWhateverIcmp),
+                    false => socket.restore_fragments(),
+                };
+                // Without it a probe says what the kernel believes, which is no less than before.
+                let _ = done;
+            }
+        };
+        set(&self.sockets, true);
+        let report = self.send(wire);
+        set(&self.sockets, false);
+        report
     }
 
     /// Sends all runs, in order. Waits a little for room; never fails as a whole: what the kernel

@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
@@ -13,6 +14,9 @@ use super::send::send_message;
 
 /// Parts of one message: marker, header, body, and one to spare.
 const MAX_PARTS: usize = 4;
+
+/// Octets of a datagram that every path takes: IPv6's least MTU without headers.
+const FITS: usize = 1232;
 
 /// How a socket is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +93,19 @@ pub struct UdpSocket {
     fd: OwnedFd,
     local: SocketAddr,
     gro: bool,
+    dont_fragment: bool,
+    doubts_icmp: AtomicBool,
+}
+
+/// What happens to datagrams that are larger than their path takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fragments {
+    /// They leave in fragments.
+    Sent,
+    /// The kernel refuses them, as far as it knows the path.
+    Never,
+    /// They leave with DF, whatever the kernel knows.
+    NeverWhateverIcmp,
 }
 
 impl UdpSocket {
@@ -110,10 +127,12 @@ impl UdpSocket {
         let local = socket.local_addr().map_err(fault)?.as_socket().unwrap_or(address);
         let fd = socket.as_raw_fd();
         ask_for_ancillary(fd, address.is_ipv6()).map_err(fault)?;
-        set_dont_fragment(fd, address.is_ipv6(), options.dont_fragment).map_err(fault)?;
+        let fragments = if options.dont_fragment { Fragments::Never } else { Fragments::Sent };
+        set_fragments(fd, address.is_ipv6(), fragments).map_err(fault)?;
         let gro = options.gro && set_int(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         enlarge_buffers(fd, options.buffer);
-        Ok(Self { fd: socket.into(), local, gro })
+        let (dont_fragment, doubts_icmp) = (options.dont_fragment, AtomicBool::new(false));
+        Ok(Self { fd: socket.into(), local, gro, dont_fragment, doubts_icmp })
     }
 
     /// The address and port that it is bound to, with the port that the kernel chose for 0.
@@ -148,19 +167,48 @@ impl UdpSocket {
     /// # Errors
     /// What the kernel said; `WouldBlock` if there is no room.
     pub fn send(&self, local: SocketAddr, remote: SocketAddr, parts: &[&[u8]]) -> io::Result<()> {
-        let sent = self.send_once(local, remote, parts);
-        match sent {
-            Err(e) if e.raw_os_error() == Some(libc::EMSGSIZE) => {
-                // The option belongs to the socket. A datagram of another thread that falls into
-                // these microseconds leaves without DF, which does no harm.
-                let v6 = remote.is_ipv6();
-                set_dont_fragment(self.as_raw_fd(), v6, false)?;
-                let again = self.send_once(local, remote, parts);
-                set_dont_fragment(self.as_raw_fd(), v6, true)?;
-                again
+        let octets: usize = parts.iter().map(|part| part.len()).sum();
+        // Where ICMP is not believed, the kernel does not say what is too large for the path.
+        let may_be_too_large = self.doubts_icmp() && octets > FITS;
+        if !may_be_too_large {
+            match self.send_once(local, remote, parts) {
+                Err(e) if e.raw_os_error() == Some(libc::EMSGSIZE) => {}
+                other => return other,
             }
-            other => other,
         }
+        // The option belongs to the socket. A datagram of another thread that falls into these
+        // microseconds leaves without DF, which does no harm.
+        self.set_fragments(Fragments::Sent)?;
+        let again = self.send_once(local, remote, parts);
+        self.restore_fragments()?;
+        again
+    }
+
+    /// Whether datagrams that are larger than what ICMP said of their path are refused
+    /// (`IP_PMTUDISC_DO`), as they are at first, or leave all the same (`IP_PMTUDISC_PROBE`).
+    ///
+    /// # Errors
+    /// The system refuses the option.
+    pub fn believe_icmp(&self, believe: bool) -> io::Result<()> {
+        self.doubts_icmp.store(!believe, Ordering::Relaxed);
+        self.restore_fragments()
+    }
+
+    fn doubts_icmp(&self) -> bool {
+        self.doubts_icmp.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_fragments(&self, fragments: Fragments) -> io::Result<()> {
+        set_fragments(self.as_raw_fd(), self.local.is_ipv6(), fragments)
+    }
+
+    /// As it is between two special sends.
+    pub(super) fn restore_fragments(&self) -> io::Result<()> {
+        self.set_fragments(match (self.dont_fragment, self.doubts_icmp()) {
+            (false, _) => Fragments::Sent,
+            (true, false) => Fragments::Never,
+            (true, true) => Fragments::NeverWhateverIcmp,
+        })
     }
 
     fn send_once(&self, local: SocketAddr, remote: SocketAddr, parts: &[&[u8]]) -> io::Result<()> {
@@ -231,17 +279,23 @@ fn ask_for_ancillary(fd: RawFd, v6: bool) -> io::Result<()> {
     }
 }
 
-fn set_dont_fragment(fd: RawFd, v6: bool, on: bool) -> io::Result<()> {
-    let (level, name, value) = match (v6, on) {
-        (false, true) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
-        (false, false) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT),
-        (true, true) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO),
-        (true, false) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT),
+fn set_fragments(fd: RawFd, v6: bool, fragments: Fragments) -> io::Result<()> {
+    use Fragments::{Never, NeverWhateverIcmp, Sent};
+    let (level, name, value) = match (v6, fragments) {
+        (false, Never) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
+        (false, NeverWhateverIcmp) => {
+            (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+        }
+        (false, Sent) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT),
+        (true, Never) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO),
+        (true, NeverWhateverIcmp) => {
+            (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)
+        }
+        (true, Sent) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT),
     };
     set_int(fd, level, name, value)
 }
 
-/// With CAP_NET_ADMIN past the system's limit, else as far as it goes.
 fn enlarge_buffers(fd: RawFd, octets: usize) {
     let octets = libc::c_int::try_from(octets).unwrap_or(libc::c_int::MAX);
     for (force, plain) in

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use dataplane::{Outbound, OutboundCommand};
 use netio::tun::{TunReader, TunWriter};
-use netio::udp::UdpSender;
+use netio::udp::{SendReport, UdpSender};
 use netio::wait;
 use packet::{InnerBatch, WireBatch};
 use sa::Path;
@@ -77,8 +77,14 @@ impl OutboundWorker {
 
     fn send_probes(&mut self, wire: &mut WireBatch, news: &mut News) {
         wire.clear();
-        self.plane.seal_probes(wire);
+        self.plane.seal_probes(false, wire);
         self.send(wire, news);
+        wire.clear();
+        self.plane.seal_probes(true, wire);
+        if !wire.runs.is_empty() {
+            let report = self.udp.send_probes(wire);
+            self.note(&report, news);
+        }
     }
 
     fn send(&mut self, wire: &WireBatch, news: &mut News) {
@@ -86,7 +92,12 @@ impl OutboundWorker {
             return;
         }
         let report = self.udp.send(wire);
-        self.counters.count_send(&report);
+        self.note(&report, news);
+    }
+
+    /// Counts what was lost, and tells what is news.
+    fn note(&mut self, report: &SendReport, news: &mut News) {
+        self.counters.count_send(report);
         if report.fallbacks > 0 {
             self.merging.note_udp(self.udp.segments(), self.udp.refusing().len());
         }
