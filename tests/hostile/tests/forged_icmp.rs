@@ -54,7 +54,9 @@ fn a_forged_path_mtu_counts_for_a_moment() {
     }
     tcp_moves(&net);
     let line = "ICMP said that the outer path takes 552 octets, and it takes more";
-    wait_until("the forged path MTU is found out", || net.vgw.last_lines(1000).iter().any(|l| l.contains(line)));
+    wait_until("the forged path MTU is found out", || {
+        net.vgw.last_lines(1000).iter().any(|l| l.contains(line))
+    });
     let mut too_big = None;
     for _ in 0..3 {
         let whole = |t: &serde_json::Value| t["link_mtu"] == 1500;
@@ -74,7 +76,8 @@ fn a_forged_path_mtu_counts_for_a_moment() {
 /// Without probes, or with a peer that answers none.
 #[test]
 fn a_forged_path_mtu_that_nobody_contradicts_makes_packets_smaller() {
-    let quiet = SCENARIO.replace("path_probe_timeout_seconds = 2", "path_probe_timeout_seconds = 0");
+    let quiet =
+        SCENARIO.replace("path_probe_timeout_seconds = 2", "path_probe_timeout_seconds = 0");
     let mut net = Net::build(&quiet);
     net.vgw.start().unwrap();
     net.agent.start().unwrap();
