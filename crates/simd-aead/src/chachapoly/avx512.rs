@@ -37,7 +37,8 @@ pub(crate) unsafe fn run<const SEAL: bool>(tile: &mut Tile) {
     let (words, second) = unsafe { rounds_of_two(&state, &next(&state), &mut tile.chains, 0) };
     let [r, s] = one_time_keys(&words);
     let mut poly = begin(tile, r);
-    let chained = longest > 3 * CHUNK && shortest >= TURN;
+    // Only if two states are to come.
+    let chained = longest > 5 * CHUNK && shortest >= TURN;
     if chained {
         let cipher = tile.cipher;
         tile.chains.start(

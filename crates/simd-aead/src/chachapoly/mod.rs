@@ -49,26 +49,40 @@ pub(crate) unsafe fn seal(
     src: &[u8],
     dst: &mut [u8],
     jobs: &[SealJob],
-    indexes: &[u8],
+    mut indexes: &[u8],
 ) {
-    if let &[index] = indexes {
-        // A tile of one packet never pays.
-        let job = &jobs[usize::from(index)];
-        if let Some(key) = keys[job.key as usize].chacha() {
-            portable::seal_one(&key.single, src, dst, job);
+    // Until there is one that pays, nothing makes room for a tile.
+    while let Some((first, rest)) = next_tile(indexes) {
+        if kernel.pays(first.iter().map(|&index| jobs[usize::from(index)].plaintext_len())) {
+            // SAFETY: the caller's promise.
+            unsafe { seal_tiles(kernel, keys, src, dst, jobs, indexes) };
+            return;
         }
-        return;
+        seal_singles(keys, src, dst, jobs, first);
+        indexes = rest;
     }
-    // SAFETY: the caller's promise.
-    unsafe { seal_many(kernel, keys, src, dst, jobs, indexes) };
 }
 
-/// The same, not only for one job. Apart, so that one job need not make room for a tile.
+/// The packets of the next tile and those after, if there are any.
+#[inline]
+fn next_tile(indexes: &[u8]) -> Option<(&[u8], &[u8])> {
+    (!indexes.is_empty()).then(|| indexes.split_at(indexes.len().min(PACKETS)))
+}
+
+/// Seals the jobs at `indexes` one by one.
+fn seal_singles(keys: &[&Key], src: &[u8], dst: &mut [u8], jobs: &[SealJob], indexes: &[u8]) {
+    for job in indexes.iter().map(|&index| &jobs[usize::from(index)]) {
+        let Some(key) = keys[job.key as usize].chacha() else { continue };
+        portable::seal_one(&key.single, src, dst, job);
+    }
+}
+
+/// Seals the jobs at `indexes` tile by tile.
 ///
 /// # Safety
 /// As for [`seal`].
 #[inline(never)]
-unsafe fn seal_many(
+unsafe fn seal_tiles(
     kernel: &Kernel,
     keys: &[&Key],
     src: &[u8],
@@ -79,10 +93,7 @@ unsafe fn seal_many(
     let mut tile = Tile::new();
     for indexes in indexes.chunks(PACKETS) {
         if !kernel.pays(indexes.iter().map(|&index| jobs[usize::from(index)].plaintext_len())) {
-            for job in indexes.iter().map(|&index| &jobs[usize::from(index)]) {
-                let Some(key) = keys[job.key as usize].chacha() else { continue };
-                portable::seal_one(&key.single, src, dst, job);
-            }
+            seal_singles(keys, src, dst, jobs, indexes);
             continue;
         }
         tile.clear();
@@ -118,26 +129,35 @@ pub(crate) unsafe fn open(
     src: &[u8],
     dst: &mut [u8],
     jobs: &mut [OpenJob],
-    indexes: &[u8],
+    mut indexes: &[u8],
 ) {
-    if let &[index] = indexes {
-        // A tile of one packet never pays.
-        let job = &mut jobs[usize::from(index)];
-        if let Some(key) = keys[job.key as usize].chacha() {
-            portable::open_one(&key.single, src, dst, job);
+    // Until there is one that pays, nothing makes room for a tile.
+    while let Some((first, rest)) = next_tile(indexes) {
+        if kernel.pays(first.iter().map(|&index| jobs[usize::from(index)].plaintext_len())) {
+            // SAFETY: the caller's promise.
+            unsafe { open_tiles(kernel, keys, src, dst, jobs, indexes) };
+            return;
         }
-        return;
+        open_singles(keys, src, dst, jobs, first);
+        indexes = rest;
     }
-    // SAFETY: the caller's promise.
-    unsafe { open_many(kernel, keys, src, dst, jobs, indexes) };
 }
 
-/// The same, not only for one job. Apart, so that one job need not make room for a tile.
+/// Opens the jobs at `indexes` one by one.
+fn open_singles(keys: &[&Key], src: &[u8], dst: &mut [u8], jobs: &mut [OpenJob], indexes: &[u8]) {
+    for &index in indexes {
+        let job = &mut jobs[usize::from(index)];
+        let Some(key) = keys[job.key as usize].chacha() else { continue };
+        portable::open_one(&key.single, src, dst, job);
+    }
+}
+
+/// Opens the jobs at `indexes` tile by tile.
 ///
 /// # Safety
 /// As for [`open`].
 #[inline(never)]
-unsafe fn open_many(
+unsafe fn open_tiles(
     kernel: &Kernel,
     keys: &[&Key],
     src: &[u8],
@@ -148,11 +168,7 @@ unsafe fn open_many(
     let mut tile = Tile::new();
     for indexes in indexes.chunks(PACKETS) {
         if !kernel.pays(indexes.iter().map(|&index| jobs[usize::from(index)].plaintext_len())) {
-            for &index in indexes {
-                let job = &mut jobs[usize::from(index)];
-                let Some(key) = keys[job.key as usize].chacha() else { continue };
-                portable::open_one(&key.single, src, dst, job);
-            }
+            open_singles(keys, src, dst, jobs, indexes);
             continue;
         }
         tile.clear();
