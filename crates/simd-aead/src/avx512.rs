@@ -9,6 +9,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
     chacha: chachapoly::Kernel {
         seal: chachapoly::avx512::run::<true>,
         open: chachapoly::avx512::run::<false>,
+        sum: chachapoly::sum::folded,
         fixed: 350,
         pass: 105,
     },
