@@ -114,11 +114,22 @@ fn seal_across(key: &aws::LessSafeKey, job: &SealJob, body: &[u8], dst: &mut [u8
 
 /// Runs a checked job.
 pub(crate) fn open_one(key: &LibraryKey, src: &[u8], dst: &mut [u8], job: &mut OpenJob) {
+    open_and_sum(key, src, dst, job, |text| u16::from_ne_bytes(fold(add(0, text))));
+}
+
+/// The same with another way to sum the plaintext.
+pub(crate) fn open_and_sum(
+    key: &LibraryKey,
+    src: &[u8],
+    dst: &mut [u8],
+    job: &mut OpenJob,
+    sum: impl FnOnce(&[u8]) -> u16,
+) {
     let text = &mut dst[job.dst..job.dst + job.plaintext_len()];
     job.ok = key.open(job.nonce, job.aad.as_slice(), &src[job.src.clone()], text);
     job.sum = 0;
     if job.ok {
-        job.sum = u16::from_ne_bytes(fold(add(0, text)));
+        job.sum = sum(text);
     } else {
         text.fill(0);
     }

@@ -146,17 +146,30 @@ pub(crate) unsafe fn open(
             unsafe { open_tiles(kernel, keys, src, dst, jobs, indexes) };
             return;
         }
-        open_singles(keys, src, dst, jobs, first);
+        // SAFETY: the caller's promise.
+        unsafe { open_singles(kernel, keys, src, dst, jobs, first) };
         indexes = rest;
     }
 }
 
 /// Opens the jobs at `indexes` one by one.
-fn open_singles(keys: &[&Key], src: &[u8], dst: &mut [u8], jobs: &mut [OpenJob], indexes: &[u8]) {
+///
+/// # Safety
+/// The processor has the kernel's instructions.
+unsafe fn open_singles(
+    kernel: &Kernel,
+    keys: &[&Key],
+    src: &[u8],
+    dst: &mut [u8],
+    jobs: &mut [OpenJob],
+    indexes: &[u8],
+) {
+    // SAFETY: the caller's promise.
+    let sum = |text: &[u8]| unsafe { (kernel.sum)(text.as_ptr(), text.len()) };
     for &index in indexes {
         let job = &mut jobs[usize::from(index)];
         let Some(key) = keys[job.key as usize].chacha() else { continue };
-        portable::open_one(&key.single, src, dst, job);
+        portable::open_and_sum(&key.single, src, dst, job, sum);
     }
 }
 
@@ -176,7 +189,8 @@ unsafe fn open_tiles(
     let mut tile = Tile::new();
     for indexes in indexes.chunks(PACKETS) {
         if !kernel.pays(indexes.iter().map(|&index| jobs[usize::from(index)].plaintext_len())) {
-            open_singles(keys, src, dst, jobs, indexes);
+            // SAFETY: the caller's promise.
+            unsafe { open_singles(kernel, keys, src, dst, jobs, indexes) };
             continue;
         }
         tile.clear();
