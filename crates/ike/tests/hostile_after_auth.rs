@@ -399,3 +399,153 @@ fn endless_requests_leave_nothing_behind() {
     assert!(held <= 8, "{held} inbound SAs of one tunnel");
     assert_untouched(&mut pair);
 }
+
+/// Two Child SAs by one SPI: the DELETE of the old one would take the new one with it.
+#[test]
+fn an_spi_that_the_peer_uses_already_makes_no_second_child_sa() {
+    let mut pair = beside_a_tunnel();
+    let mut rogue = Rogue::up(&mut pair, 1);
+    let first = pair.hosts[B].endpoint.child_info(ROGUE).unwrap();
+    let [_, tsi, tsr] = Rogue::child(first.outbound);
+    let rekey = Payload::Notify(Notify::esp(NotifyType::REKEY_SA, first.outbound));
+    for with_rekey in [false, true] {
+        let mut payloads = vec![esp_offer(first.outbound, None), nonce(), tsi.clone(), tsr.clone()];
+        if with_rekey {
+            payloads.insert(0, rekey.clone());
+        }
+        let kind = error(rogue.ask(&mut pair, CREATE, &payloads));
+        assert_eq!(kind, NotifyType::INVALID_SYNTAX);
+    }
+    assert_eq!(pair.hosts[B].endpoint.child_info(ROGUE), Some(first));
+    rogue.assert_alive(&mut pair);
+    assert_untouched(&mut pair);
+}
+
+/// Payloads that may stand once, twice: the first counts, whatever the second says.
+#[test]
+fn of_payloads_that_stand_twice_the_first_counts() {
+    let mut pair = beside_a_tunnel();
+    let mut rogue = Rogue::up(&mut pair, 1);
+    let [sa, tsi, tsr] = Rogue::child(Spi(0x5555));
+    let wrong = [
+        esp_offer(Spi(0x7777), None),
+        Payload::Nonce(vec![9; 16]),
+        Payload::TsI(common::nets(&["1.0.0.0/8"])),
+        Payload::TsR(common::nets(&["2.0.0.0/8"])),
+    ];
+    let mut payloads = vec![sa, nonce(), tsi, tsr];
+    payloads.extend(wrong.iter().cloned());
+    payloads.extend(wrong);
+    let answer = rogue.ask(&mut pair, CREATE, &payloads).unwrap();
+    let selectors = answer.iter().find_map(|p| match p {
+        Payload::TsI(set) => Some(set.clone()),
+        _ => None,
+    });
+    assert_eq!(selectors, Some(common::nets(&["172.16.0.0/12"])));
+    assert_eq!(common::rogue::inbound(&pair), 2);
+    // And a Delete payload with the same SPI a thousand times.
+    let spis = vec![0x5555_u32.to_be_bytes().to_vec(); 1000];
+    let deletes = vec![Payload::Delete { protocol: ProtocolId::ESP, spis }; 15];
+    let answer = rogue.ask(&mut pair, ExchangeType::INFORMATIONAL, &deletes).unwrap();
+    let [Payload::Delete { spis, .. }] = &answer[..] else { panic!("{answer:?}") };
+    assert_eq!(spis.len(), 1);
+    rogue.assert_alive(&mut pair);
+    assert_untouched(&mut pair);
+}
+
+/// The IKE SA itself is deleted without SPIs; with them the payload is malformed and deletes nothing.
+#[test]
+fn a_delete_of_the_ike_sa_with_spis_deletes_nothing() {
+    let mut pair = beside_a_tunnel();
+    let mut rogue = Rogue::up(&mut pair, 1);
+    for body in [
+        &[1, 8, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8][..],
+        &[1, 0, 0, 1, 1, 2, 3, 4],
+        &[1, 4, 0, 1, 1, 2, 3, 4],
+        &[3, 0, 0, 0],
+        &[3, 4, 0xff, 0xff, 1, 2, 3, 4],
+        &[3, 8, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8],
+        &[3, 4, 0, 0, 1, 2, 3, 4],
+        &[0, 0, 0, 0],
+        &[],
+    ] {
+        let answer = rogue.ask(&mut pair, ExchangeType::INFORMATIONAL, &[raw(42, body)]);
+        assert_eq!(error(answer), NotifyType::INVALID_SYNTAX, "{body:?}");
+    }
+    rogue.assert_alive(&mut pair);
+    assert!(pair.hosts[B].endpoint.child_info(ROGUE).is_some());
+    assert_untouched(&mut pair);
+}
+
+/// SK and SKF payloads where they may not be, and fragments that disagree about their message.
+#[test]
+fn encrypted_payloads_inside_others_and_fragments_that_disagree_do_nothing() {
+    let mut pair = beside_a_tunnel();
+    let mut rogue = Rogue::up(&mut pair, 1);
+    for kind in [46, 53] {
+        let inside = [raw(kind, &[0, 1, 0, 1, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9])];
+        let answer = rogue.ask(&mut pair, ExchangeType::INFORMATIONAL, &inside);
+        assert_eq!(error(answer), NotifyType::INVALID_SYNTAX, "{kind}");
+    }
+    // Pieces of one message id that say 2, 3, 64 and 2 in all, the first one again and again.
+    let mut plain = Vec::new();
+    let inner = emit_chain(&[Payload::VendorId(vec![1; 200])], &mut plain);
+    let info = ExchangeType::INFORMATIONAL;
+    for (number, total) in [(1, 2), (1, 2), (2, 3), (1, 64), (63, 64), (2, 2), (1, 3), (1, 65)] {
+        let octets = rogue.fragment(info, (number, total), inner * u8::from(number == 1), &plain);
+        let before = pair.hosts[B].sent.len();
+        pair.inject(B, rogue.path, &octets);
+        assert!(answers(&pair, before).is_empty(), "{number} of {total}");
+    }
+    // The same id as one whole message: that is the request, and what comes after it is not.
+    assert_eq!(rogue.ask(&mut pair, info, &[]), Some(vec![]));
+    rogue.id -= 1;
+    let octets = rogue.fragment(info, (2, 2), 0, &plain);
+    rogue.id += 1;
+    let before = pair.hosts[B].sent.len();
+    pair.inject(B, rogue.path, &octets);
+    assert!(answers(&pair, before).is_empty());
+    rogue.assert_alive(&mut pair);
+    assert_untouched(&mut pair);
+}
+
+/// UPDATE_SA_ADDRESSES from a thousand places at which nobody is: each is answered where it came from,
+/// with no more octets than it had, ESP stays where it is, and one check is under way.
+#[test]
+fn moves_without_end_send_nobody_more_than_they_cost() {
+    let mut pair = beside_a_tunnel();
+    let mut rogue = Rogue::init(&mut pair, 1);
+    let mut payloads = rogue.identity(common::rogue::KEY).to_vec();
+    payloads.extend(Rogue::child(Spi(0x9001)));
+    payloads.push(Payload::notify(NotifyType::MOBIKE_SUPPORTED, vec![]));
+    rogue.ask(&mut pair, ExchangeType::IKE_AUTH, &payloads).unwrap();
+    let home = rogue.path;
+    let (before, events) = (pair.hosts[B].sent.len(), pair.hosts[B].events.len());
+    let mut asked = 0;
+    for n in 1..=1000_u32 {
+        rogue.path.remote = ([(n >> 8) as u8 + 11, n as u8, 7, 7], 4500).into();
+        let update = Payload::notify(NotifyType::UPDATE_SA_ADDRESSES, vec![]);
+        let mut plain = Vec::new();
+        let inner = emit_chain(&[update], &mut plain);
+        let id = rogue.id;
+        let request = rogue.sealed(ExchangeType::INFORMATIONAL, id, inner, &plain);
+        asked += request.len();
+        assert_eq!(rogue.send(&mut pair, &request), Some(vec![]));
+        rogue.id += 1;
+        pair.now += std::time::Duration::from_micros(100);
+    }
+    let sent = answers(&pair, before);
+    let octets: usize = sent.iter().map(Vec::len).sum();
+    assert!(octets <= asked, "{octets} for {asked}");
+    assert_eq!(sent.len(), 1001, "the answers and one check");
+    let moved = pair.names(B)[events..].iter().filter(|n| **n == "PathChanged").count();
+    assert_eq!(moved, 0);
+    // The checks that follow are few, too, and end with the IKE SA of whoever does this.
+    let before = pair.hosts[B].sent.len();
+    pair.run_secs(120);
+    let to_nobody = pair.hosts[B].sent[before..].iter();
+    let to_nobody = to_nobody.filter(|t| t.path.remote.ip() != home.remote.ip()).count();
+    assert!(to_nobody < 60, "{to_nobody}");
+    assert_eq!(pair.hosts[B].endpoint.ike_sas_of(ROGUE), 0);
+    assert_untouched(&mut pair);
+}

@@ -38,8 +38,8 @@ fn a_second_child_sa_takes_no_network_away_from_the_tunnel() {
         )
     );
     // The same again, and more than that, which is narrowed to the same.
-    for wider in ["172.16.0.0/12", "0.0.0.0/0"] {
-        let offer = esp_offer(Spi(0x5556), None);
+    for (wider, spi) in [("172.16.0.0/12", 0x5556), ("0.0.0.0/0", 0x5557)] {
+        let offer = esp_offer(Spi(spi), None);
         let payloads =
             [offer, nonce(), Payload::TsI(nets(&[wider])), Payload::TsR(nets(&["10.0.0.0/16"]))];
         let answer = rogue.ask(&mut pair, ExchangeType::CREATE_CHILD_SA, &payloads).unwrap();

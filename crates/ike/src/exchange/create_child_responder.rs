@@ -82,6 +82,11 @@ fn establish(
         return Err(ChildRefusal::Syntax);
     };
     let accepted = child_sa::accept_offer(&up.peer, offer, (tsi, tsr), true)?;
+    // An SPI by which the peer already knows a Child SA would name two: the end of one would be the end
+    // of both.
+    if up.children.iter().any(|child| child.outbound == accepted.peer_spi) {
+        return Err(ChildRefusal::Syntax);
+    }
     // Without REKEY_SA it may still be meant to take the place of ours, but not to take networks
     // away from the tunnel, which has one Child SA.
     if parts.notify(NotifyType::REKEY_SA).is_none()

@@ -281,6 +281,17 @@ pub fn error(answer: Option<Vec<Payload>>) -> NotifyType {
     }
 }
 
+/// How many inbound SAs host B has for the rogue.
+pub fn inbound(pair: &Pair) -> usize {
+    let events = pair.hosts[B].events.iter();
+    let changes = events.map(|event| match event {
+        ike::Event::InstallInbound(sa) if sa.tunnel == ROGUE => 1,
+        ike::Event::RemoveInbound { tunnel, .. } if *tunnel == ROGUE => -1,
+        _ => 0_isize,
+    });
+    usize::try_from(changes.sum::<isize>()).unwrap()
+}
+
 /// The tunnel of hosts A and B is untouched by what the rogue did.
 pub fn assert_untouched(pair: &mut Pair) {
     pair.traffic();
