@@ -394,8 +394,13 @@ impl Established {
             ctx.events.push_back(Event::RemoveOutbound { tunnel, spi: child.outbound });
         }
         ctx.retire_inbound(tunnel, child.inbound);
-        if self.live().is_none() && !self.revive(ctx) {
-            ctx.effects.push_back(Effect::ChildGone { tunnel, reason });
+        match self.live().map(|c| (c.inbound, c.sends())) {
+            // It sent before, until traffic showed that the peer had only the one that goes now. Its
+            // sequence numbers are used, and nothing may begin them again.
+            Some((live, false)) if sends => self.want(Job::RekeyChild(live)),
+            Some(_) => {}
+            None if self.revive(ctx) => {}
+            None => ctx.effects.push_back(Effect::ChildGone { tunnel, reason }),
         }
     }
 

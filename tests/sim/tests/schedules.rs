@@ -91,6 +91,16 @@ const ONCE_FAILED: &[(&str, u64, &[usize])] = &[
         40_001_498,
         &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
     ),
+    (
+        "of two crossing rekeys the wrong one stayed, because the peer had rekeyed the other by then",
+        60_038_167,
+        &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+    ),
+    (
+        "the Child SA that stayed had sent before and was not used again",
+        60_043_647,
+        &[0, 1, 2, 3, 4],
+    ),
 ];
 
 #[test]

@@ -189,9 +189,8 @@ fn establish(
 fn settle(up: &mut Established, started: &Started, ctx: &mut Context) {
     up.child_failures = 0;
     let ours = up.child(started.spi).map(|c| c.lowest_nonce.clone()).unwrap_or_default();
-    let rival =
-        started.rival.as_ref().filter(|(spi, _)| up.children.iter().any(|c| c.inbound == *spi));
-    if let Some((rival, theirs)) = rival {
+    // The peer compares, too, and may have rekeyed or deleted its own by now.
+    if let Some((rival, theirs)) = &started.rival {
         if ours_is_redundant(&ours, theirs) {
             // Whoever made the redundant one deletes it; the peer deletes the old one.
             up.replaced(started.spi, ctx);
