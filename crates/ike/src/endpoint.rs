@@ -15,7 +15,7 @@ use crate::diagnosis::Diagnosis;
 use crate::event::{ChildInfo, DownReason, Event, IkeInfo, Timer, Transmit};
 use crate::exchange::ike_sa_init;
 use crate::exchange::ike_sa_init_responder::{self as init, Outcome};
-use crate::half_open::HalfOpen;
+use crate::half_open::{HalfOpen, Request};
 use crate::ike_sa::{IkeSa, Phase};
 use crate::index::Index;
 use crate::link::emit_plain;
@@ -237,15 +237,9 @@ impl Endpoint {
             self.ctx.counters.malformed += 1;
             return;
         }
-        if let Some(spi) = self.half_open.find(header.initiator_spi, path.remote) {
-            return self.with(spi, |sa, ctx| {
-                let same = matches!(&sa.phase, Phase::AuthWait(w) if w.request == datagram);
-                if same {
-                    sa.link.respond_again(path, ctx);
-                } else {
-                    ctx.counters.outside_window += 1;
-                }
-            });
+        let request = Request::new(path.remote, datagram);
+        if let Some(spi) = self.half_open.find(request) {
+            return self.with(spi, |sa, ctx| sa.link.respond_again(path, ctx));
         }
         // A late copy of the request that began an authenticated IKE SA is ignored (2.1).
         let began = self.answered.get(&header.initiator_spi).and_then(|spi| self.sas.get(spi));
@@ -271,7 +265,7 @@ impl Endpoint {
         }
         match init::process_request(path, (datagram, message), proved, &mut self.ctx) {
             Outcome::Begun(sa) => {
-                self.half_open.add(sa.link.local_spi(), (spi, path.remote), proved);
+                self.half_open.add(sa.link.local_spi(), request, proved);
                 self.adopt(*sa);
             }
             Outcome::Wasted => {

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use aws_lc_rs::digest;
+
 use crate::config::EndpointConfig;
 
 /// A source as budgets count it: an IPv4 address, or the /64 of an IPv6 address.
@@ -26,7 +28,7 @@ const WASTED: usize = 4;
 /// not: what others send in the name of a source takes nothing from the true one.
 #[derive(Debug, Default)]
 pub(crate) struct HalfOpen {
-    by_request: BTreeMap<(u64, SocketAddr), u64>,
+    by_request: BTreeMap<Request, u64>,
     by_spi: BTreeMap<u64, Begun>,
     by_source: BTreeMap<Source, Share>,
     /// Requests that cost a key exchange and led to nothing, until when they count.
@@ -34,9 +36,25 @@ pub(crate) struct HalfOpen {
     next_wasted: u64,
 }
 
+/// A request as it is told from others: by all of it, since anybody who saw one can send another with the
+/// same SPI in the same name (RFC 7296 2.1).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Request {
+    remote: SocketAddr,
+    digest: [u8; 32],
+}
+
+impl Request {
+    pub(crate) fn new(remote: SocketAddr, datagram: &[u8]) -> Self {
+        let mut digest = [0; 32];
+        digest.copy_from_slice(digest::digest(&digest::SHA256, datagram).as_ref());
+        Self { remote, digest }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Begun {
-    request: (u64, SocketAddr),
+    request: Request,
     proved: bool,
 }
 
@@ -49,9 +67,9 @@ struct Share {
 }
 
 impl HalfOpen {
-    /// The one that a request with this SPI from this address began: our SPI.
-    pub(crate) fn find(&self, spi_i: u64, remote: SocketAddr) -> Option<u64> {
-        self.by_request.get(&(spi_i, remote)).copied()
+    /// The one that this request began: our SPI.
+    pub(crate) fn find(&self, request: Request) -> Option<u64> {
+        self.by_request.get(&request).copied()
     }
 
     /// Whether one more of this source may begin, which brought a COOKIE (`proved`) or not.
@@ -75,17 +93,17 @@ impl HalfOpen {
         self.by_source.get(&remote.ip().into()).copied().unwrap_or_default()
     }
 
-    pub(crate) fn add(&mut self, spi: u64, request: (u64, SocketAddr), proved: bool) {
+    pub(crate) fn add(&mut self, spi: u64, request: Request, proved: bool) {
         self.by_request.insert(request, spi);
         self.by_spi.insert(spi, Begun { request, proved });
-        let share = self.by_source.entry(request.1.ip().into()).or_default();
+        let share = self.by_source.entry(request.remote.ip().into()).or_default();
         *(if proved { &mut share.proved } else { &mut share.unproved }) += 1;
     }
 
     pub(crate) fn remove(&mut self, spi: u64) {
         let Some(Begun { request, proved }) = self.by_spi.remove(&spi) else { return };
         self.by_request.remove(&request);
-        self.take(request.1.ip().into(), |share| {
+        self.take(request.remote.ip().into(), |share| {
             *(if proved { &mut share.proved } else { &mut share.unproved }) -= 1;
         });
     }

@@ -176,3 +176,39 @@ fn an_answer_of_somebody_else_that_comes_late_changes_nothing() {
     assert_eq!(pair.failures(A), [""; 0]);
     pair.assert_at_rest();
 }
+
+/// A request is known by all of it (RFC 7296 2.1): another one with the same SPI in the same name, which
+/// anybody can send who saw the first, gets an answer of its own.
+#[test]
+fn a_request_with_the_same_spi_in_the_same_name_is_another() {
+    let (mut pair, request, path) = asked();
+    pair.lose_all();
+    let mut other = request.clone();
+    let at = other.len() - 1;
+    other[at] ^= 1;
+    let from_a = Path { local: path.remote, remote: path.local };
+    for (request, half_open) in [(&other, 1), (&request, 2), (&request, 2), (&other, 2)] {
+        let before = pair.hosts[B].sent.len();
+        pair.inject(B, from_a, request);
+        assert_eq!(pair.hosts[B].endpoint.half_open(), half_open);
+        assert_eq!(pair.hosts[B].sent.len(), before + 1);
+    }
+    let answers: Vec<_> = pair.hosts[B].sent.iter().map(|t| t.payload.clone()).collect();
+    assert_ne!(answers[0], answers[1]);
+    assert_eq!((&answers[1], &answers[0]), (&answers[2], &answers[3]), "the same again");
+}
+
+/// A group that nobody asked for: the peer is asked with it, too, and leads back to the one that it likes
+/// best of those that both have.
+#[test]
+fn a_group_that_nobody_asked_for_does_not_end_an_attempt() {
+    let (mut pair, request, path) = asked();
+    let wanted = KeGroup::Ecp384.id().to_be_bytes().to_vec();
+    let notify = Payload::notify(NotifyType::INVALID_KE_PAYLOAD, wanted);
+    pair.inject(A, path, &answer(&request, 0, &[notify]));
+    pair.run_secs(2);
+    assert_eq!(pair.failures(A), [""; 0]);
+    assert_eq!(pair.hosts[A].endpoint.ike_info(TUNNEL).unwrap().suite.group, KeGroup::X25519);
+    pair.run_secs(40);
+    pair.assert_at_rest();
+}
