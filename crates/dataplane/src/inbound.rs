@@ -36,6 +36,8 @@ pub struct Inbound {
     unknown_spi: RateLimit,
     pub(crate) pending: Vec<Pending>,
     pub(crate) jobs: Vec<OpenJob>,
+    /// Whether opened packets get their sum.
+    pub(crate) sums: bool,
     events: VecDeque<DataEvent>,
 }
 
@@ -79,8 +81,15 @@ impl Inbound {
             unknown_spi: RateLimit::new(1),
             pending: Vec::new(),
             jobs: Vec::new(),
+            sums: true,
             events: VecDeque::new(),
         }
+    }
+
+    /// Whether packets get the sum of their octets ([`InnerPacket::sum`]), which only a TUN device that
+    /// merges segments wants. They do at first.
+    pub fn want_sums(&mut self, wanted: bool) {
+        self.sums = wanted;
     }
 
     /// Carries out a command. An SA whose keys do not fit its suite is not installed, and counted.
@@ -247,7 +256,7 @@ impl Inbound {
                     src: range.start + 16..range.end,
                     dst: at,
                     ok: false,
-                    sum: 0,
+                    sum: self.sums.then_some(0),
                 });
             }
             Cipher::Cbc(cbc) => {
@@ -292,7 +301,7 @@ impl Inbound {
                 self.counters.count_drop(DropReason::Internal);
             }
             for (pending, job) in self.pending.iter_mut().zip(&self.jobs) {
-                (pending.ok, pending.sum) = (job.ok, Some(job.sum));
+                (pending.ok, pending.sum) = (job.ok, job.sum);
             }
         }
         for packet in self.pending.drain(..) {

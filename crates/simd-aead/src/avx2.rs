@@ -3,11 +3,12 @@
 use crate::chachapoly;
 use crate::gcm::{self, avx2::aesni, avx2::vaes};
 use crate::simd::Kernels;
+use crate::sum;
 
 const CHACHA: chachapoly::Kernel = chachapoly::Kernel {
     seal: chachapoly::avx2::run::<true>,
     open: chachapoly::avx2::run::<false>,
-    sum: crate::sum::folded,
+    sum: sum::folded,
     fixed: 640,
     pass: 165,
 };
@@ -17,6 +18,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
     chacha: CHACHA,
     gcm: gcm::Kernels {
         longest: usize::MAX,
+        sum: sum::folded,
         seal: gcm::Runs {
             many: [aesni::run::<10, true>, aesni::run::<14, true>],
             one: [aesni::run::<10, true>, aesni::run::<14, true>],
@@ -33,6 +35,7 @@ pub(crate) const WITH_VAES: Kernels = Kernels {
     chacha: CHACHA,
     gcm: gcm::Kernels {
         longest: usize::MAX,
+        sum: sum::folded,
         seal: gcm::Runs {
             many: [vaes::run::<10, true>, vaes::run::<14, true>],
             one: [vaes::run::<10, true>, vaes::run::<14, true>],

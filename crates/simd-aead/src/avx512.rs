@@ -3,18 +3,20 @@
 use crate::chachapoly;
 use crate::gcm::{self, avx2::vaes};
 use crate::simd::Kernels;
+use crate::sum;
 
 /// To be used only where [`is_supported`].
 pub(crate) const KERNELS: Kernels = Kernels {
     chacha: chachapoly::Kernel {
         seal: chachapoly::avx512::run::<true>,
         open: chachapoly::avx512::run::<false>,
-        sum: chachapoly::sum::folded,
+        sum: sum::avx512::folded,
         fixed: 350,
         pass: 105,
     },
     gcm: gcm::Kernels {
         longest: 3500,
+        sum: sum::avx512::folded,
         seal: gcm::Runs {
             many: [gcm::avx512::run::<10, true>, gcm::avx512::run::<14, true>],
             one: [vaes::run::<10, true>, vaes::run::<14, true>],

@@ -85,9 +85,9 @@ pub struct OpenJob {
     /// Out: the packet is authentic and its plaintext stands at `dst`. Otherwise those octets are
     /// zero.
     pub ok: bool,
-    /// Out: the one's-complement sum of the plaintext, folded, in the host's byte order, for the
-    /// checksums in it. 0 unless `ok`.
-    pub sum: u16,
+    /// In: whether the sum of the plaintext is wanted. Out: that one's-complement sum, folded, in the
+    /// host's byte order, for the checksums in the plaintext; 0 unless `ok`.
+    pub sum: Option<u16>,
 }
 
 impl OpenJob {

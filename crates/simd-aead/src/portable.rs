@@ -127,10 +127,8 @@ pub(crate) fn open_and_sum(
 ) {
     let text = &mut dst[job.dst..job.dst + job.plaintext_len()];
     job.ok = key.open(job.nonce, job.aad.as_slice(), &src[job.src.clone()], text);
-    job.sum = 0;
-    if job.ok {
-        job.sum = sum(text);
-    } else {
+    job.sum = job.sum.map(|_| if job.ok { sum(text) } else { 0 });
+    if !job.ok {
         text.fill(0);
     }
 }

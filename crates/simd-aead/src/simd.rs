@@ -120,7 +120,8 @@ pub(crate) unsafe fn open(
         let in_order = &IN_ORDER[..jobs.len()];
         let mut tags = true;
         for job in jobs.iter_mut() {
-            (job.ok, job.sum) = (false, 0);
+            job.ok = false;
+            job.sum = job.sum.map(|_| 0);
             tags &= job.src.len() >= TAG;
         }
         let all = if tags { alike(keys, jobs, |job| (job.key, job.src.len())) } else { None };

@@ -114,15 +114,6 @@ impl Text {
         self.src
     }
 
-    /// The sum of the output, folded. What was opened is still in the cache.
-    ///
-    /// # Safety
-    /// The output was written, and the processor has AVX2.
-    pub(crate) unsafe fn sum(&self) -> u16 {
-        // SAFETY: the caller's promise.
-        unsafe { sum::folded(self.dst, self.len) }
-    }
-
     /// Where the octet at `offset` is written. At `len` a sealed packet's tag begins.
     #[inline(always)]
     pub(crate) fn output(&self, offset: usize) -> *mut u8 {

@@ -46,7 +46,7 @@ fn check(backend: Backend, key: &Key, test: &Test, aad: Aad, copies: usize) {
     let mut opened = vec![0xA5; stride * copies];
     let open = |copy| {
         let (src, dst) = (copy * stride..(copy + 1) * stride, copy * stride);
-        OpenJob { key: 0, nonce, aad, src, dst, ok: false, sum: 0 }
+        OpenJob { key: 0, nonce, aad, src, dst, ok: false, sum: None }
     };
     let mut jobs: Vec<OpenJob> = (0..copies).map(open).collect();
     open_batch_on(backend, &[key], &src, &mut opened, &mut jobs).unwrap();

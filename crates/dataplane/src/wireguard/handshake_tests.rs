@@ -67,7 +67,7 @@ fn open(keys: &SessionKeys, message: &[u8]) -> Option<Vec<u8>> {
         src: DATA_HEADER..message.len(),
         dst: 0,
         ok: false,
-        sum: 0,
+        sum: None,
     }];
     open_batch(&[&key], message, &mut out, &mut jobs).unwrap();
     jobs[0].ok.then_some(out)

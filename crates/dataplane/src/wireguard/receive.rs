@@ -70,7 +70,7 @@ impl Inbound {
             src: range.start + DATA_HEADER..range.end,
             dst: plain.start,
             ok: false,
-            sum: 0,
+            sum: self.sums.then_some(0),
         });
         let tos = datagram.tos;
         self.pending.push(Pending { sequence, plain, path, tos, ok: false, sum: None });
@@ -102,7 +102,7 @@ impl Inbound {
                     window.mark(packet.sequence);
                     let data = !packet.plain.is_empty();
                     arrived.add(packet.sequence - 1, packet.path, data);
-                    (packet.ok, packet.sum) = (data, Some(job.sum));
+                    (packet.ok, packet.sum) = (data, job.sum);
                 }
                 Err(reason) => self.counters.count_drop(reason),
             }

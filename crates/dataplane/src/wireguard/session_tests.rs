@@ -76,7 +76,7 @@ impl End {
                     src: DATA_HEADER..message.len(),
                     dst: 0,
                     ok: false,
-                    sum: 0,
+                    sum: None,
                 }];
                 open_batch(&[&keys.receive], message, &mut plain, &mut jobs).unwrap();
                 if !jobs[0].ok {

@@ -56,9 +56,16 @@ impl InboundWorker {
         Worker::spawn("packets-in", move |orders| self.run(&orders))
     }
 
+    /// What the TUN device does not merge need not be summed.
+    fn note_offloads(&mut self) {
+        let offloads = self.tun.offloads();
+        self.merging.note_tun(offloads);
+        self.plane.want_sums(offloads.tcp || offloads.udp);
+    }
+
     fn run(mut self, orders: &Orders<InboundCommand>) -> io::Result<()> {
         let mut buffers = Buffers::default();
-        self.merging.note_tun(self.tun.offloads());
+        self.note_offloads();
         // The descriptors do not change; the sockets outlive the list.
         let sockets: Vec<_> = self.udp.iter().map(|udp| Arc::clone(udp.socket())).collect();
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![orders.waker.as_fd()];
@@ -114,7 +121,7 @@ impl InboundWorker {
             let report = self.tun.write(inner);
             self.counters.count_write(&report);
             if report.fallbacks > 0 {
-                self.merging.note_tun(self.tun.offloads());
+                self.note_offloads();
             }
         }
         for datagram in &slow.datagrams {

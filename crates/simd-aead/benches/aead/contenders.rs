@@ -118,7 +118,7 @@ fn ours(cell: Cell, backend: Backend) -> Contender {
             src: index * stride..(index + 1) * stride,
             dst: index * stride,
             ok: false,
-            sum: 0,
+            sum: None,
         })
         .collect();
     Box::new(move || {

@@ -2,12 +2,12 @@
 
 pub(crate) mod avx2;
 pub(crate) mod avx512;
-pub(crate) mod sum;
 mod tile;
 
 use crate::job::{OpenJob, SealJob, TAG};
 use crate::key::Key;
 use crate::portable;
+use crate::sum::Sum;
 use crate::text::{CHUNK, Text};
 use tile::{PACKETS, Tile};
 
@@ -17,12 +17,6 @@ use tile::{PACKETS, Tile};
 /// To be called only on a processor that has the kernel's instructions, with text and cipher
 /// pointers that are good for their lengths.
 pub(crate) type Run = unsafe fn(&mut Tile);
-
-/// The folded sum of octets, in the host's byte order.
-///
-/// # Safety
-/// To be called only on a processor that has the kernel's instructions, with octets to be read.
-pub(crate) type Sum = unsafe fn(*const u8, usize) -> u16;
 
 /// A kernel and what it costs. Nanoseconds, measured on Zen 4; only ratios matter.
 pub(crate) struct Kernel {
@@ -213,7 +207,9 @@ unsafe fn open_tiles(
                 let job = &mut jobs[usize::from(index)];
                 job.ok = ok;
                 if ok {
-                    job.sum = (kernel.sum)(text.output(0), text.len);
+                    if let Some(sum) = &mut job.sum {
+                        *sum = (kernel.sum)(text.output(0), text.len);
+                    }
                 } else {
                     text.output(0).write_bytes(0, text.len);
                 }

@@ -154,7 +154,8 @@ impl Batch {
             src: job.dst..job.dst + job.plaintext_len() + TAG,
             dst: job.dst,
             ok: false,
-            sum: 0,
+            // Every other one.
+            sum: (job.dst.is_multiple_of(2)).then_some(7),
         };
         self.jobs.iter().map(open).collect()
     }

@@ -2,11 +2,19 @@
 //! summed when they come into the first-level cache to be encrypted, or are still there from
 //! decryption.
 
+pub(crate) mod avx512;
+
 use std::arch::x86_64::*;
 
 use packet::checksum::{add, fold};
 
 use crate::job::SealJob;
+
+/// The folded sum of octets, in the host's byte order.
+///
+/// # Safety
+/// To be called only on a processor that has the kernel's instructions, with octets to be read.
+pub(crate) type Sum = unsafe fn(*const u8, usize) -> u16;
 
 /// Completes the checksum of a checked job.
 ///

@@ -62,11 +62,12 @@ fn words(lanes: __m512i) -> __m512i {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{avx512, sum};
+    use crate::avx512::is_supported;
+    use crate::sum;
 
     #[test]
     fn every_length_has_the_sum_that_is_computed_otherwise() {
-        if !avx512::is_supported() {
+        if !is_supported() {
             return;
         }
         let mut octets: Vec<u8> =
