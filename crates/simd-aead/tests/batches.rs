@@ -34,7 +34,11 @@ fn check_opened(batch: &Batch, jobs: &[OpenJob], opened: &[u8], victim: Option<u
         let sum = if authentic { ones_complement_sum(plain) } else { 0 };
         let told = job.sum.map(u16::to_ne_bytes);
         assert!(told.is_none_or(|told| told == sum.to_be_bytes()), "{what}: the sum of {index}");
-        assert_eq!(told.is_some(), job.dst.is_multiple_of(2), "{what}: the sum is given to who asks");
+        assert_eq!(
+            told.is_some(),
+            job.dst.is_multiple_of(2),
+            "{what}: the sum is given to who asks"
+        );
         let room = &mut expected[job.dst..job.dst + plain.len()];
         if authentic { room.copy_from_slice(plain) } else { room.fill(0) }
     }
