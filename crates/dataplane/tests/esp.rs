@@ -235,6 +235,26 @@ fn every_suite_with_and_without_esn_carries_ipv4_and_ipv6_of_every_length() {
     }
 }
 
+/// The TUN device verifies checksums by these sums when it merges segments.
+#[test]
+fn opening_gives_the_sum_of_each_packet_to_who_wants_it() {
+    for wanted in [true, false] {
+        let mut pair = Pair::new(gcm(), true);
+        pair.inn.want_sums(wanted);
+        let packets: Vec<Vec<u8>> =
+            (0..70).map(|length| v4(17, 0, 0x4000, &udp(&vec![length as u8; length]))).collect();
+        let (wire, _) = pair.seal(&batch(&packets));
+        let arrived = pair.arrive(&wire);
+        let (mut inner, mut slow) = (InnerBatch::default(), DatagramBatch::default());
+        pair.inn.open(&arrived, pair.now, &mut inner, &mut slow);
+        let told: Vec<Option<u16>> = inner.packets.iter().map(|packet| packet.sum).collect();
+        let sum = |packet: &Vec<u8>| u16::from_ne_bytes(checksum::fold(checksum::add(0, packet)));
+        let expected: Vec<Option<u16>> =
+            packets.iter().map(|packet| wanted.then(|| sum(packet))).collect();
+        assert_eq!(told, expected);
+    }
+}
+
 #[test]
 fn the_inner_octets_are_nowhere_in_the_datagrams() {
     for suite in EspSuite::ALL {
