@@ -185,11 +185,6 @@ impl Gateway {
             due.into_iter().for_each(|id| self.choose_for(id, now));
         }
         self.pump(now);
-        let all_gone = || self.tunnels.iter().all(|(_, t)| t.ike.is_none());
-        if !self.stopped && self.stop_at.is_some_and(|at| now >= at || all_gone()) {
-            self.stopped = true;
-            self.actions.push_back(Action::Stopped);
-        }
     }
 
     /// Carries out a user's wish for one tunnel.
@@ -244,15 +239,11 @@ impl Gateway {
     }
 
     /// Deletes all SAs at the peers; [`Action::Stopped`] follows when they answered, or after two
-    /// seconds.
+    /// seconds. A DELETE that is lost is sent again meanwhile.
     pub fn handle_stop(&mut self, now: Instant) {
         self.stop_at = Some(now + STOP_WAIT);
-        let ids: Vec<TunnelId> = self.tunnels.iter().map(|(id, _)| id).collect();
-        for id in ids {
-            self.endpoint.handle_command(Command::Delete(id), now);
-        }
+        self.endpoint.handle_stop(now);
         self.pump(now);
-        self.handle_timeout(now);
     }
 
     /// The next thing to do.
@@ -332,6 +323,11 @@ impl Gateway {
         }
         self.tunnels.settle(self.config.link_mtu);
         self.tunnels_mtu_changed();
+        let over = |at| now >= at || !self.endpoint.is_deleting();
+        if !self.stopped && self.stop_at.is_some_and(over) {
+            self.stopped = true;
+            self.actions.push_back(Action::Stopped);
+        }
     }
 
     fn take_event(&mut self, event: Event, now: Instant) {

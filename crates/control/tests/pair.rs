@@ -127,9 +127,41 @@ fn a_stop_without_an_answer_ends_after_two_seconds() {
     pair.run(2 * SECOND);
     pair.cut_all = true;
     pair.agent.gateway.handle_stop(pair.now);
-    pair.run(SECOND);
-    pair.run(SECOND + SECOND / 10);
+    pair.run(SECOND * 19 / 10);
+    assert!(!pair.agent.stopped, "it waits for the answers");
+    pair.run(SECOND / 5);
     assert!(pair.agent.stopped);
+}
+
+#[test]
+fn a_delete_that_is_lost_at_a_stop_is_sent_again() {
+    let mut pair = Pair::new(VGW, AGENT);
+    pair.run(2 * SECOND);
+    pair.cut = Some("198.51.100.10".parse().unwrap());
+    pair.vgw.gateway.handle_stop(pair.now);
+    pair.run(SECOND / 5);
+    assert!(!pair.vgw.stopped, "one peer has not answered");
+    pair.cut = None;
+    pair.run(SECOND);
+    assert!(pair.vgw.stopped);
+    for tunnel in pair.tunnels(Side::Agent) {
+        assert_eq!((tunnel.state.as_str(), tunnel.why.as_str()), ("DOWN", "deleted by the peer"));
+    }
+}
+
+#[test]
+fn a_peer_does_not_come_back_while_a_stop_waits_for_another() {
+    let mut pair = Pair::new(VGW, AGENT);
+    pair.run(2 * SECOND);
+    pair.cut = Some("198.51.100.10".parse().unwrap());
+    pair.vgw.gateway.handle_stop(pair.now);
+    pair.run(SECOND / 5);
+    assert_eq!(pair.tunnels(Side::Agent)[1].state, "DOWN");
+    pair.agent.gateway.handle_tunnel("vpn-branch", 2, TunnelVerb::Up, pair.now).unwrap();
+    pair.run(SECOND);
+    assert!(!pair.vgw.stopped);
+    assert_eq!(pair.tunnels(Side::Agent)[1].state, "DOWN");
+    assert_eq!(pair.tunnels(Side::Vgw)[1].state, "DOWN");
 }
 
 #[test]

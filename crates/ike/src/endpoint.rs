@@ -37,6 +37,8 @@ pub struct Endpoint {
     pub(crate) index: Index,
     /// The initiators' SPIs of the IKE SAs that peers began and have authenticated.
     answered: BTreeMap<u64, u64>,
+    /// No IKE SA is begun any more, by neither side.
+    stopping: bool,
 }
 
 impl Endpoint {
@@ -51,6 +53,7 @@ impl Endpoint {
             half_open: HalfOpen::default(),
             index: Index::default(),
             answered: BTreeMap::new(),
+            stopping: false,
         }
     }
 
@@ -155,6 +158,27 @@ impl Endpoint {
         self.settle();
     }
 
+    /// The host stops: all IKE SAs are deleted at their peers, and from now on none is begun, by us or
+    /// by a peer that begins anew because of its DELETE. A DELETE that is lost is sent again as
+    /// [`EndpointConfig::retransmit`] says; [`Self::is_deleting`] tells whether that goes on.
+    pub fn handle_stop(&mut self, now: Instant) {
+        self.ctx.now = now;
+        self.stopping = true;
+        let half_open = self.sas.iter().filter(|(_, sa)| sa.is_half_open()).map(|(spi, _)| *spi);
+        for spi in half_open.collect::<Vec<u64>>() {
+            self.with(spi, |sa, _| sa.phase = Phase::Closed);
+        }
+        for tunnel in self.index.tunnels() {
+            self.close_tunnel(tunnel, &DownReason::Requested);
+        }
+    }
+
+    /// After [`Self::handle_stop`]: whether a peer has not answered its DELETE yet.
+    #[must_use]
+    pub fn is_deleting(&self) -> bool {
+        self.sas.values().any(|sa| sa.up().is_some())
+    }
+
     /// Does everything that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.ctx.now = now;
@@ -205,6 +229,9 @@ impl Endpoint {
 
     /// Begins an IKE SA with the tunnel's peer.
     pub(crate) fn initiate(&mut self, tunnel: TunnelId, beside: bool) {
+        if self.stopping {
+            return;
+        }
         let Some(peer) = self.ctx.peers.get(tunnel).cloned() else { return };
         let Some(remote) = peer.remote_socket() else { return };
         let port = if remote.port() == self.ctx.config.ike_port {
@@ -230,6 +257,9 @@ impl Endpoint {
 
     /// A request for a new IKE SA: limits, COOKIE, then the exchange.
     fn handle_init(&mut self, path: Path, datagram: &[u8], message: &Message) {
+        if self.stopping {
+            return;
+        }
         let header = &message.header;
         let too_large = datagram.len() > MAX_INIT;
         let unanswerable = path.remote.port() == 0;

@@ -89,6 +89,11 @@ impl Index {
         self.by_tunnel.get(&tunnel).into_iter().flatten().copied()
     }
 
+    /// The tunnels that have an IKE SA.
+    pub(crate) fn tunnels(&self) -> Vec<TunnelId> {
+        self.by_tunnel.keys().copied().collect()
+    }
+
     /// How many IKE SAs the tunnel has.
     pub(crate) fn count(&self, tunnel: TunnelId) -> usize {
         self.by_tunnel.get(&tunnel).map_or(0, BTreeSet::len)
