@@ -8,9 +8,13 @@ use crate::sum;
 const CHACHA: chachapoly::Kernel = chachapoly::Kernel {
     seal: chachapoly::avx2::run::<true>,
     open: chachapoly::avx2::run::<false>,
+    seal_one: chachapoly::lone::run::<false, 3, true>,
+    open_one: chachapoly::lone::run::<false, 3, false>,
     sum: sum::folded,
-    fixed: 640,
-    pass: 165,
+    fixed: 720,
+    pass: 157,
+    one_fixed: 130,
+    one_pass: 24,
 };
 
 /// To be used only where [`is_supported`].

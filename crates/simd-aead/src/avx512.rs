@@ -10,9 +10,13 @@ pub(crate) const KERNELS: Kernels = Kernels {
     chacha: chachapoly::Kernel {
         seal: chachapoly::avx512::run::<true>,
         open: chachapoly::avx512::run::<false>,
+        seal_one: chachapoly::lone::run::<true, 4, true>,
+        open_one: chachapoly::lone::run::<true, 4, false>,
         sum: sum::avx512::folded,
-        fixed: 350,
+        fixed: 420,
         pass: 105,
+        one_fixed: 140,
+        one_pass: 18,
     },
     gcm: gcm::Kernels {
         longest: 3500,

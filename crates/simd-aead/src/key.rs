@@ -58,30 +58,19 @@ pub struct Key {
     algorithm: Algorithm,
     pub(crate) portable: LibraryKey,
     #[cfg(target_arch = "x86_64")]
-    chacha: Option<Box<ChaCha>>,
+    chacha: Option<Box<ChaChaKey>>,
     #[cfg(target_arch = "x86_64")]
     gcm: Option<Box<GcmKey>>,
-}
-
-/// What the SIMD backends need of a ChaCha20-Poly1305 key.
-#[cfg(target_arch = "x86_64")]
-pub(crate) struct ChaCha {
-    pub(crate) lanes: ChaChaKey,
-    pub(crate) single: LibraryKey,
 }
 
 impl Key {
     /// Expands `key`, which must be [`Algorithm::key_len`] octets.
     pub fn new(algorithm: Algorithm, key: &[u8]) -> Result<Self, InvalidKey> {
         let invalid = InvalidKey { algorithm, len: key.len() };
-        let portable = LibraryKey::portable(algorithm, key).ok_or(invalid)?;
+        let portable = LibraryKey::new(algorithm, key).ok_or(invalid)?;
         #[cfg(target_arch = "x86_64")]
         let chacha = match algorithm {
-            Algorithm::ChaCha20Poly1305 => {
-                let lanes = ChaChaKey::new(key).ok_or(invalid)?;
-                let single = LibraryKey::aws_lc(algorithm, key).ok_or(invalid)?;
-                Some(Box::new(ChaCha { lanes, single }))
-            }
+            Algorithm::ChaCha20Poly1305 => Some(Box::new(ChaChaKey::new(key).ok_or(invalid)?)),
             Algorithm::Aes128Gcm | Algorithm::Aes256Gcm => None,
         };
         #[cfg(target_arch = "x86_64")]
@@ -104,7 +93,7 @@ impl Key {
 
     /// The key as the SIMD backends take it, if it is for ChaCha20-Poly1305.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn chacha(&self) -> Option<&ChaCha> {
+    pub(crate) fn chacha(&self) -> Option<&ChaChaKey> {
         self.chacha.as_deref()
     }
 

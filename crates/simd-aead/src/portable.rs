@@ -1,6 +1,6 @@
 //! Packet after packet through audited libraries: the backend of every processor, with AES-GCM of
-//! aws-lc and ChaCha20-Poly1305 of the `chacha20poly1305` crate; and the SIMD backends' way for
-//! packets that are too few to fill their lanes.
+//! aws-lc and ChaCha20-Poly1305 of the `chacha20poly1305` crate; and the AVX-512 backend's way for
+//! AES-GCM of packets so long that aws-lc is faster.
 
 use aws_lc_rs::aead as aws;
 use chacha20poly1305::aead::{AeadInPlace, KeyInit};
@@ -16,24 +16,15 @@ pub(crate) enum LibraryKey {
 }
 
 impl LibraryKey {
-    /// For the portable backend. `None` if `key` has the wrong length.
-    pub(crate) fn portable(algorithm: Algorithm, key: &[u8]) -> Option<Self> {
-        match algorithm {
-            Algorithm::Aes128Gcm | Algorithm::Aes256Gcm => Self::aws_lc(algorithm, key),
-            Algorithm::ChaCha20Poly1305 => {
-                let cipher = chacha20poly1305::ChaCha20Poly1305::new_from_slice(key).ok()?;
-                Some(Self::RustCrypto(Box::new(cipher)))
-            }
-        }
-    }
-
-    /// For single packets on x86-64, where aws-lc has the fastest of all three. `None` if `key` has
-    /// the wrong length.
-    pub(crate) fn aws_lc(algorithm: Algorithm, key: &[u8]) -> Option<Self> {
+    /// `None` if `key` has the wrong length.
+    pub(crate) fn new(algorithm: Algorithm, key: &[u8]) -> Option<Self> {
         let algorithm = match algorithm {
             Algorithm::Aes128Gcm => &aws::AES_128_GCM,
             Algorithm::Aes256Gcm => &aws::AES_256_GCM,
-            Algorithm::ChaCha20Poly1305 => &aws::CHACHA20_POLY1305,
+            Algorithm::ChaCha20Poly1305 => {
+                let cipher = chacha20poly1305::ChaCha20Poly1305::new_from_slice(key).ok()?;
+                return Some(Self::RustCrypto(Box::new(cipher)));
+            }
         };
         let key = aws::UnboundKey::new(algorithm, key).ok()?;
         Some(Self::AwsLc(Box::new(aws::LessSafeKey::new(key))))
@@ -114,20 +105,9 @@ fn seal_across(key: &aws::LessSafeKey, job: &SealJob, body: &[u8], dst: &mut [u8
 
 /// Runs a checked job.
 pub(crate) fn open_one(key: &LibraryKey, src: &[u8], dst: &mut [u8], job: &mut OpenJob) {
-    open_and_sum(key, src, dst, job, |text| u16::from_ne_bytes(fold(add(0, text))));
-}
-
-/// The same with another way to sum the plaintext.
-pub(crate) fn open_and_sum(
-    key: &LibraryKey,
-    src: &[u8],
-    dst: &mut [u8],
-    job: &mut OpenJob,
-    sum: impl FnOnce(&[u8]) -> u16,
-) {
     let text = &mut dst[job.dst..job.dst + job.plaintext_len()];
     job.ok = key.open(job.nonce, job.aad.as_slice(), &src[job.src.clone()], text);
-    job.sum = job.sum.map(|_| if job.ok { sum(text) } else { 0 });
+    job.sum = job.sum.map(|_| if job.ok { u16::from_ne_bytes(fold(add(0, text))) } else { 0 });
     if !job.ok {
         text.fill(0);
     }

@@ -1,5 +1,5 @@
-//! The start-up test of a backend: a batch of awkward lengths must agree with the portable one, and
-//! a tampered packet must fail alone.
+//! The start-up test of a backend: a batch of awkward lengths, and each packet of it alone, must agree with
+//! the portable one, and a tampered packet must fail alone.
 
 use packet::checksum::{add, fold};
 
@@ -55,20 +55,41 @@ fn agrees(
         end += len + TAG;
     }
 
-    let mut sealed = vec![0x33; end];
-    let mut expected = sealed.clone();
-    seal(&[&key], &plain, &mut sealed, &sealing).ok()?;
+    let mut expected = vec![0x33; end];
     seal_batch_on(Backend::PORTABLE, &[&key], &plain, &mut expected, &sealing).ok()?;
-    if sealed != expected {
-        return Some(false);
-    }
-
     // One bit of one tag: that packet fails, the others open.
     let victim = opening.len() / 2;
-    *sealed.get_mut(opening.get(victim)?.src.end - 1)? ^= 0x80;
-    let mut opened = vec![0x44; end];
-    open(&[&key], &sealed, &mut opened, &mut opening).ok()?;
-    for (index, (job, sealing)) in opening.iter().zip(&sealing).enumerate() {
+    let mut tampered = expected.clone();
+    *tampered.get_mut(opening.get(victim)?.src.end - 1)? ^= 0x80;
+
+    for at_once in [sealing.len(), 1] {
+        let mut sealed = vec![0x33; end];
+        for jobs in sealing.chunks(at_once) {
+            seal(&[&key], &plain, &mut sealed, jobs).ok()?;
+        }
+        if sealed != expected {
+            return Some(false);
+        }
+        let mut opened = vec![0x44; end];
+        for jobs in opening.chunks_mut(at_once) {
+            open(&[&key], &tampered, &mut opened, jobs).ok()?;
+        }
+        if !is_opened(&opening, &opened, &sealing, &plain, victim)? {
+            return Some(false);
+        }
+    }
+    Some(true)
+}
+
+/// Whether all but the `victim` are open, with the right sums and nothing else in their place.
+fn is_opened(
+    opening: &[OpenJob],
+    opened: &[u8],
+    sealing: &[SealJob],
+    plain: &[u8],
+    victim: usize,
+) -> Option<bool> {
+    for (index, (job, sealing)) in opening.iter().zip(sealing).enumerate() {
         let text = opened.get(job.dst..job.dst + job.plaintext_len())?;
         let good = if index == victim {
             !job.ok && text.iter().all(|&octet| octet == 0)
@@ -94,6 +115,8 @@ fn agrees(
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
 
     type Seal = fn(&[&Key], &[u8], &mut [u8], &[SealJob]) -> Result<(), BadJob>;
@@ -130,7 +153,15 @@ mod tests {
             dst[jobs[19].dst + 1599] ^= 4;
             Ok(())
         };
+        let alone: Seal = |keys, src, dst, jobs| {
+            SEAL(keys, src, dst, jobs)?;
+            if let [SealJob { body: Range { start: 0, end: 1560 }, dst: at, .. }] = jobs {
+                dst[*at] ^= 1;
+            }
+            Ok(())
+        };
         assert_eq!(outcome(last_tag, OPEN), [Some(false); 3]);
+        assert_eq!(outcome(alone, OPEN), [Some(false); 3]);
         assert_eq!(outcome(text, OPEN), [Some(false); 3]);
         assert_eq!(outcome(SEAL, opened), [Some(false); 3]);
     }

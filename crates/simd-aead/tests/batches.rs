@@ -64,6 +64,23 @@ fn all_lengths_to_2048_in_batches_of_one_length() {
 }
 
 #[test]
+fn all_lengths_to_2048_alone() {
+    let mut dice = Dice::new(10);
+    let keys = one_key_each(&mut dice);
+    for len in 0..=2048 {
+        for key in 0..keys.len() {
+            let (prefix, suffix) = (dice.below(len.min(150) + 1), dice.below(20));
+            let suffix = suffix.min(len - prefix);
+            let split = Shape { key, aad: len % 13, prefix, body: len - prefix - suffix, suffix };
+            for shape in [Shape { key, aad: 8, prefix: 0, body: len, suffix: 0 }, split] {
+                let batch = Batch::new(&keys, &[shape], &mut dice);
+                check(&batch, &keys, &format!("{len} octets alone, key {key}, {prefix} before"));
+            }
+        }
+    }
+}
+
+#[test]
 fn all_lengths_to_2048_side_by_side() {
     let mut dice = Dice::new(2);
     let keys = one_key_each(&mut dice);
@@ -114,6 +131,10 @@ fn long_packets() {
     let mut dice = Dice::new(5);
     let keys = one_key_each(&mut dice);
     for key in 0..keys.len() {
+        for len in [4000, 8191, 8192, 8193, 65_535] {
+            let alone = Shape { key, aad: 8, prefix: 0, body: len, suffix: 0 };
+            check(&Batch::new(&keys, &[alone], &mut dice), &keys, "a long packet alone");
+        }
         for count in [1, 3, 8, 9] {
             let shape =
                 |n: usize| Shape { key, aad: 8, prefix: 40, body: 8000 + 61 * n, suffix: 6 };
@@ -133,12 +154,24 @@ fn places(job: &OpenJob) -> impl Iterator<Item = usize> + use<> {
 
 #[test]
 fn a_flipped_bit_fails_exactly_its_packet() {
-    let mut dice = Dice::new(6);
-    let keys = one_key_each(&mut dice);
+    let lens = [1420, 0, 64, 1, 300, 1420, 17, 1024, 48, 700, 1420, 8];
+    flipped_bits_fail(&lens, &mut Dice::new(6));
+}
+
+#[test]
+fn a_flipped_bit_fails_a_packet_alone() {
+    for len in [0, 1, 48, 64, 65, 192, 193, 256, 300, 448, 449, 512, 1024, 1420] {
+        flipped_bits_fail(&[len], &mut Dice::new(11));
+    }
+}
+
+/// Flips bits of each packet of a batch of these lengths, under a key of each algorithm.
+fn flipped_bits_fail(lens: &[usize], dice: &mut Dice) {
+    let keys = one_key_each(dice);
     for key in 0..keys.len() {
-        let lens = [1420, 0, 64, 1, 300, 1420, 17, 1024, 48, 700, 1420, 8];
-        let shapes = lens.map(|body| Shape { key, aad: 8, prefix: 0, body, suffix: 0 });
-        let batch = Batch::new(&keys, &shapes, &mut dice);
+        let shapes: Vec<Shape> =
+            lens.iter().map(|&body| Shape { key, aad: 8, prefix: 0, body, suffix: 0 }).collect();
+        let batch = Batch::new(&keys, &shapes, dice);
         let refs = key_refs(&keys);
         for backend in Backend::available() {
             let fails = |sealed: &[u8], jobs: &mut Vec<OpenJob>, victim, what: &str| {
@@ -179,9 +212,14 @@ fn every_bit_of_every_tag_counts() {
     for key in 0..keys.len() {
         let shape = |body| Shape { key, aad: 8, prefix: 0, body, suffix: 0 };
         let shapes: Vec<Shape> = (60..70).map(shape).collect();
-        let batch = Batch::new(&keys, &shapes, &mut dice);
-        for backend in Backend::available() {
-            for victim in 0..shapes.len() {
+        let together = Batch::new(&keys, &shapes, &mut dice);
+        let alone = shapes.iter().map(|&shape| Batch::new(&keys, &[shape], &mut dice));
+        let batches: Vec<Batch> = alone.chain([together]).collect();
+        let pairs = batches
+            .iter()
+            .flat_map(|batch| Backend::available().map(move |backend| (batch, backend)));
+        for (batch, backend) in pairs {
+            for victim in 0..batch.jobs.len() {
                 for bit in 0..128 {
                     let mut jobs = batch.open_jobs();
                     let mut sealed = batch.sealed.clone();
@@ -189,7 +227,7 @@ fn every_bit_of_every_tag_counts() {
                     let mut opened = vec![0xA5; sealed.len()];
                     open_batch_on(backend, &refs, &sealed, &mut opened, &mut jobs).unwrap();
                     let what = format!("{backend}: bit {bit} of tag {victim}");
-                    check_opened(&batch, &jobs, &opened, Some(victim), &what);
+                    check_opened(batch, &jobs, &opened, Some(victim), &what);
                 }
             }
         }

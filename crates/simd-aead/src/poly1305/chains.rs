@@ -160,7 +160,7 @@ macro_rules! turn {
 pub(crate) use turn;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{avx2, avx512, chacha};
 
@@ -187,7 +187,7 @@ mod tests {
     }
 
     /// `h` after `blocks` equal blocks, as RFC 8439 section 2.5.1 says it.
-    fn expected(h: [u64; 3], r: [u64; 2], block: [u64; 2], blocks: usize) -> [u64; 5] {
+    pub(crate) fn expected(h: [u64; 3], r: [u64; 2], block: [u64; 2], blocks: usize) -> [u64; 5] {
         let (mut h, r) = (reduced(limbs(h)), limbs([r[0], r[1], 0]));
         for _ in 0..blocks {
             let sum: Vec<u64> =

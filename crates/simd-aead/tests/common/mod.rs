@@ -116,10 +116,13 @@ impl Batch {
                 let checksum = Checksum { field, sum: add(0, &covered), udp: dice.below(2) == 0 };
                 (checksum, covered)
             });
+            // What is past the length must not count.
+            let mut given = Aad::new(&aad).unwrap();
+            given.bytes[aad.len()..].fill(0x5a);
             batch.jobs.push(SealJob {
                 key: shape.key as u32,
                 nonce,
-                aad: Aad::new(&aad).unwrap(),
+                aad: given,
                 dst: batch.dst.len(),
                 prefix: prefix.len(),
                 body: batch.src.len()..batch.src.len() + body.len(),
