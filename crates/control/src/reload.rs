@@ -91,6 +91,7 @@ impl Gateway {
             ("tun.name", old.tun_name == new.tun_name),
             ("tun.mode", old.tun_mode == new.tun_mode),
             ("offloads", old.offloads == new.offloads),
+            ("low_latency", old.low_latency == new.low_latency),
         ];
         match fixed.iter().find(|(_, same)| !same) {
             None => Ok(()),

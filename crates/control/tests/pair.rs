@@ -215,6 +215,9 @@ fn a_reload_that_needs_a_restart_changes_nothing_and_says_so() {
     let other = VGW.replace("id = \"vgw-test\"", "id = \"vgw-test\"\nnat_t_port = 4501");
     let error = pair.reload(Side::Vgw, &other).unwrap_err();
     assert_eq!(error, "nat_t_port changed: this needs a restart; nothing changed");
+    let other = VGW.replacen("vpc_cidrs", "low_latency = true\nvpc_cidrs", 1);
+    let error = pair.reload(Side::Vgw, &other).unwrap_err();
+    assert_eq!(error, "low_latency changed: this needs a restart; nothing changed");
     assert!(pair.ping(Side::Agent, "192.168.1.1", "10.0.1.1"));
 }
 

@@ -16,8 +16,7 @@ pub const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the daemons are run with: the capabilities that they ask their users for, and no other, so
 /// that every lab shows that these are enough.
-const CAPABILITIES: &[&str] =
-    &["--bounding-set=-all,+net_admin,+net_bind_service", "--inh-caps=-all"];
+const CAPABILITIES: &str = "--bounding-set=-all,+net_admin,+net_bind_service";
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +44,7 @@ pub struct Daemon {
     binary: PathBuf,
     kind: Kind,
     process: Option<Process>,
+    may_be_realtime: bool,
 }
 
 impl Daemon {
@@ -60,7 +60,13 @@ impl Daemon {
         for file in files {
             host.write(&file.path, &file.text, if file.secret { 0o600 } else { 0o644 })?;
         }
-        Ok(Daemon { host: host.clone(), binary, kind, process: None })
+        Ok(Daemon { host: host.clone(), binary, kind, process: None, may_be_realtime: false })
+    }
+
+    /// Runs it with CAP_SYS_NICE, too, as `low_latency` wants.
+    pub fn with_realtime(mut self) -> Daemon {
+        self.may_be_realtime = true;
+        self
     }
 
     /// Where it runs.
@@ -88,7 +94,8 @@ impl Daemon {
         self.host.command(self.line(&["check"]))?;
         let log = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into());
         let run = Program::new("setpriv")
-            .args(CAPABILITIES)
+            .arg(format!("{CAPABILITIES}{}", if self.may_be_realtime { ",+sys_nice" } else { "" }))
+            .arg("--inh-caps=-all")
             .arg(&self.binary)
             .args(["run", "--config"])
             .arg(self.config());

@@ -15,6 +15,7 @@
 
 pub mod changes;
 pub mod netlink;
+pub mod priority;
 pub mod tun;
 pub mod udp;
 pub mod wait;

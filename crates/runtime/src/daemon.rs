@@ -8,9 +8,10 @@ use control::config::Role;
 use control::gateway::Gateway;
 use dataplane::Counters;
 use ike::EndpointConfig;
+use netio::priority::try_realtime;
 use rand_core::OsRng;
 use tokio::sync::mpsc;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::device::Device;
 use crate::driver::Driver;
@@ -35,11 +36,12 @@ pub fn run(role: Role, file: &Path) -> Result<(), RunError> {
         .build()
         .map_err(RunError::system("start the event loop"))?;
     runtime.block_on(async {
-        let sockets = Sockets::bind(&config)?;
+        let realtime = config.low_latency && may_be_realtime();
+        let sockets = Sockets::bind(&config, realtime)?;
         name_local_addresses(&mut config);
         let device = Device::open(&config, &Gateway::interface(&config)).await?;
         let counters = (Arc::<Counters>::default(), Arc::<Counters>::default());
-        let (planes, inbox) = Planes::start(&config, &sockets, &device.tun, &counters)?;
+        let (planes, inbox) = Planes::start(&config, &sockets, &device.tun, &counters, realtime)?;
         let ike_receivers: Vec<IkeReceiver> =
             sockets.ike.iter().map(IkeReceiver::new).collect::<Result<_, _>>()?;
         let (asked, requests) = mpsc::channel(REQUESTS);
@@ -72,4 +74,13 @@ pub fn run(role: Role, file: &Path) -> Result<(), RunError> {
         driver.take_down().await;
         result
     })
+}
+
+/// Short queues without the priority would only lose packets, so both are left out then.
+fn may_be_realtime() -> bool {
+    let result = try_realtime();
+    if let Err(error) = &result {
+        warn!(%error, "low_latency needs CAP_SYS_NICE or an RLIMIT_RTPRIO of 10; it is off");
+    }
+    result.is_ok()
 }

@@ -297,6 +297,8 @@ impl Driver {
         let on: Vec<String> = on.chain(self.planes.merging.names()).collect();
         status.engine.insert("aead".into(), dataplane::aead_backend().to_string());
         status.engine.insert("offloads".into(), on.join(" "));
+        let priority = if self.planes.realtime { "real-time" } else { "normal" };
+        status.engine.insert("priority".into(), priority.into());
         status.stamp(SystemTime::now());
         status
     }

@@ -29,6 +29,8 @@ pub(crate) struct Planes {
     pub(crate) outbound: Worker<OutboundCommand>,
     io: [Arc<IoCounters>; 2],
     pub(crate) merging: Arc<Merging>,
+    /// Whether the workers have real-time priority.
+    pub(crate) realtime: bool,
 }
 
 /// What the workers say.
@@ -43,6 +45,7 @@ impl Planes {
         sockets: &Sockets,
         tun: &Tun,
         counters: &(Arc<Counters>, Arc<Counters>),
+        realtime: bool,
     ) -> Result<(Self, Inbox), RunError> {
         let (slow_in, slow) = mpsc::channel(SLOW);
         let (notices_in, notices) = mpsc::channel(NOTICES);
@@ -74,10 +77,11 @@ impl Planes {
             notices: notices_in,
         };
         let planes = Self {
-            inbound: inbound.spawn().map_err(RunError::system("start a thread"))?,
-            outbound: outbound.spawn().map_err(RunError::system("start a thread"))?,
+            inbound: inbound.spawn(realtime).map_err(RunError::system("start a thread"))?,
+            outbound: outbound.spawn(realtime).map_err(RunError::system("start a thread"))?,
             io,
             merging,
+            realtime,
         };
         Ok((planes, Inbox { slow, notices }))
     }

@@ -20,6 +20,9 @@ const NON_ESP_MARKER: [u8; 4] = [0; 4];
 const NAT_KEEPALIVE: [u8; 1] = [0xff];
 /// Octets of the buffers of a socket that carries no packets.
 const SMALL_BUFFER: usize = 1 << 20;
+/// Octets of the buffers where a worker is never away for long: what waits there, waits before every
+/// packet that comes later. The kernel doubles it, and counts its own records in it.
+const SHORT_BUFFER: usize = 256 << 10;
 
 /// All sockets: those with the non-ESP marker, and those without.
 #[derive(Debug)]
@@ -29,9 +32,13 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds every address of the configuration, or all addresses of both families.
-    pub(crate) fn bind(config: &Config) -> Result<Self, BindError> {
-        let nat_t = UdpOptions { gro: config.offloads.udp_gro, ..UdpOptions::default() };
+    /// Binds every address of the configuration, or all addresses of both families; `realtime`: the
+    /// packet threads are.
+    pub(crate) fn bind(config: &Config, realtime: bool) -> Result<Self, BindError> {
+        let mut nat_t = UdpOptions { gro: config.offloads.udp_gro, ..UdpOptions::default() };
+        if realtime {
+            nat_t.buffer = SHORT_BUFFER;
+        }
         let ike = UdpOptions { gro: false, dont_fragment: false, buffer: SMALL_BUFFER };
         Ok(Self {
             nat_t: bind_all(&config.listen, config.nat_t_port, nat_t)?.into(),

@@ -1,5 +1,5 @@
-//! What a user sees of the running daemons: `status --watch`, and which ports are open with
-//! `ike_port = "off"`. Needs root.
+//! What a user sees of the running daemons: `status --watch`, which ports are open with
+//! `ike_port = "off"`, and how `low_latency` ends with and without the right to it. Needs root.
 #![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
 
 use std::thread::sleep;
@@ -110,4 +110,47 @@ fn without_an_ike_port_everything_runs_over_4500_and_500_is_closed() {
     net.agent.stop().unwrap();
     net.agent.start().unwrap();
     net.await_up();
+}
+
+/// The scheduling policies of a process's packet threads, by their names (`proc_pid_stat(5)`).
+fn policies(pid: u32) -> Vec<(String, u32)> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stats =
+        tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap());
+    let mut found: Vec<(String, u32)> = stats
+        .filter_map(|stat| {
+            let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+            let policy = rest.split_whitespace().nth(38)?.parse().unwrap();
+            name.starts_with("packets-").then(|| (name.to_owned(), policy))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn low_latency_is_real_time_priority_where_that_is_permitted_and_said_to_be_off_elsewhere() {
+    let gateway = "gateway = { relaxed_limits = true";
+    let scenario = SCENARIO.replace(gateway, &format!("{gateway}, low_latency = true"));
+    let mut net = Net::build(&scenario);
+    net.vgw = net.vgw.with_realtime();
+    net.vgw.start().unwrap();
+    net.agent.start().unwrap();
+    net.await_up();
+    let refused = "low_latency needs CAP_SYS_NICE or an RLIMIT_RTPRIO of 10; it is off";
+    for (side, priority, policy) in [
+        (Side::Vgw, "real-time", nix::libc::SCHED_FIFO),
+        (Side::Agent, "normal", nix::libc::SCHED_OTHER),
+    ] {
+        assert_eq!(net.status(side)["engine"]["priority"], priority, "{side:?}");
+        let process = net.daemon(side).process().unwrap();
+        assert_eq!(process.log().contains(refused), side == Side::Agent, "{side:?}");
+        let policy = u32::try_from(policy).unwrap();
+        let both = ["packets-in", "packets-out"].map(|name| (name.to_owned(), policy));
+        assert_eq!(policies(process.pid()), both, "{side:?}");
+    }
+    let answers = net.ping(Duration::from_millis(10));
+    sleep(SECOND);
+    let answers = answers.stop().unwrap();
+    assert_eq!((answers.lost(), answers.duplicates, answers.damaged), (0, 0, 0));
 }

@@ -124,6 +124,8 @@ pub struct Config {
     pub tun_mode: TunMode,
     /// What may be merged.
     pub offloads: Offloads,
+    /// The packet threads run with real-time priority and behind short queues.
+    pub low_latency: bool,
     /// The networks on our side.
     pub own_cidrs: Vec<IpNet>,
     /// All IPsec connections, in the file's order.
@@ -256,6 +258,7 @@ impl Config {
             control_socket: gateway.control_socket.unwrap_or_else(|| "/run/vgw/vgw.sock".into()),
             tun_mode: gateway.tun.mode.unwrap_or_default(),
             offloads: gateway.offloads,
+            low_latency: gateway.low_latency,
             own_cidrs: plain(gateway.vpc_cidrs),
             connections,
         })
@@ -306,6 +309,7 @@ impl Config {
             control_socket: agent.control_socket.unwrap_or_else(|| default_socket.into()),
             tun_mode: agent.tun.mode.unwrap_or_default(),
             offloads: agent.offloads,
+            low_latency: agent.low_latency,
             own_cidrs: plain(agent.onprem_cidrs),
             connections,
         })

@@ -47,6 +47,8 @@ macro_rules! daemon {
             #[serde(default)]
             pub(super) relaxed_limits: bool,
             #[serde(default)]
+            pub(super) low_latency: bool,
+            #[serde(default)]
             pub(super) tun: Tun,
             #[serde(default)]
             pub(super) offloads: super::Offloads,

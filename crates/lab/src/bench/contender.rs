@@ -18,6 +18,9 @@ pub enum Contender {
     /// vgw and cgw-agent with AES-256-GCM
     #[value(name = "vgw-aes256gcm")]
     VgwAes,
+    /// vgw and cgw-agent with AES-256-GCM and `low_latency`
+    #[value(name = "vgw-low-latency")]
+    VgwLowLatency,
     /// vgw and cgw-agent with ChaCha20-Poly1305
     #[value(name = "vgw-chacha20poly1305")]
     VgwChacha,
@@ -52,6 +55,7 @@ impl Contender {
             Contender::Plain
             | Contender::Null
             | Contender::VgwAes
+            | Contender::VgwLowLatency
             | Contender::VgwChacha
             | Contender::VgwWireguard => &[],
             Contender::WireguardGo => {

@@ -73,7 +73,10 @@ impl Contender {
         match self {
             Contender::Plain => &[],
             Contender::Null => &[null::PORT],
-            Contender::VgwAes | Contender::VgwChacha | Contender::Charon => &[4500, 500],
+            Contender::VgwAes
+            | Contender::VgwLowLatency
+            | Contender::VgwChacha
+            | Contender::Charon => &[4500, 500],
             Contender::VgwWireguard => &[4500],
             Contender::WireguardGo | Contender::Gotatun | Contender::Boringtun => {
                 &[wireguard::PORT]
@@ -94,8 +97,9 @@ pub fn start(contender: Contender, program: Option<&Path>, site: Site<'_>) -> Re
             Ok(Gateways::default())
         }
         Contender::Null => null::start(site),
-        Contender::VgwAes => vgw::start("AES256-GCM-16", site),
-        Contender::VgwChacha => vgw::start("CHACHA20-POLY1305", site),
+        Contender::VgwAes => vgw::start("AES256-GCM-16", false, site),
+        Contender::VgwLowLatency => vgw::start("AES256-GCM-16", true, site),
+        Contender::VgwChacha => vgw::start("CHACHA20-POLY1305", false, site),
         Contender::VgwWireguard => vgw_wireguard::start(site),
         Contender::WireguardGo => wireguard::start(named()?, &["-f"], site),
         Contender::Gotatun | Contender::Boringtun => {

@@ -106,7 +106,7 @@ fn color(contender: Contender) -> &'static str {
     match contender {
         Contender::Plain | Contender::Null => "#9aa5b1",
         Contender::VgwAes => "#1f6feb",
-        Contender::VgwChacha | Contender::VgwWireguard => "#6ca4f8",
+        Contender::VgwLowLatency | Contender::VgwChacha | Contender::VgwWireguard => "#6ca4f8",
         _ => "#e0873a",
     }
 }

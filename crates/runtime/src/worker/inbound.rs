@@ -13,6 +13,7 @@ use packet::{DatagramBatch, InnerBatch};
 use sa::Path;
 use tokio::sync::mpsc;
 
+use super::pace::Pace;
 use super::{
     BATCHES_IN_A_ROW, IoCounters, IoDrop, Merging, Notice, Orders, SlowDatagram, Worker,
     pass_events,
@@ -48,12 +49,13 @@ struct Buffers {
 }
 
 impl InboundWorker {
-    /// Starts the thread, in the network namespace of the caller.
+    /// Starts the thread, in the network namespace of the caller; `realtime`: with the priority that
+    /// [`netio::priority`] gives.
     ///
     /// # Errors
     /// The system has no thread or descriptor left.
-    pub fn spawn(self) -> io::Result<Worker<InboundCommand>> {
-        Worker::spawn("packets-in", move |orders| self.run(&orders))
+    pub fn spawn(self, realtime: bool) -> io::Result<Worker<InboundCommand>> {
+        Worker::spawn("packets-in", realtime, move |orders| self.run(&orders))
     }
 
     /// What the TUN device does not merge need not be summed.
@@ -70,34 +72,39 @@ impl InboundWorker {
         let sockets: Vec<_> = self.udp.iter().map(|udp| Arc::clone(udp.socket())).collect();
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![orders.waker.as_fd()];
         descriptors.extend(sockets.iter().map(|socket| socket.as_fd()));
+        let mut pace = Pace::new();
         loop {
             pass_events(&self.notices, || self.plane.poll_event());
+            pace.rest();
             let ready = wait::readable(&descriptors, None)?;
+            pace.begin(Instant::now());
             if ready & 1 != 0 && !orders.carry_out(|command| self.plane.apply(command)) {
                 return Ok(());
             }
             self.send_replies();
             for index in 0..self.udp.len() {
                 if ready & (2 << index) != 0 {
-                    self.drain(index, &mut buffers)?;
+                    self.drain(index, &mut buffers, &mut pace)?;
                 }
             }
         }
     }
 
     /// Takes what one socket has, but not for ever: others and commands wait.
-    fn drain(&mut self, index: usize, buffers: &mut Buffers) -> io::Result<()> {
+    fn drain(&mut self, index: usize, buffers: &mut Buffers, pace: &mut Pace) -> io::Result<()> {
         for _ in 0..BATCHES_IN_A_ROW {
             let Some(udp) = self.udp.get_mut(index) else { return Ok(()) };
             let report = udp.receive(&mut buffers.datagrams)?;
             self.counters.count(IoDrop::UdpReceiveTruncated, report.truncated);
+            pace.took(buffers.datagrams.datagrams.iter().map(|d| d.range.len()).sum());
             if report.messages > 0 {
                 self.forward(buffers);
             }
             if !report.more {
-                break;
+                return Ok(());
             }
         }
+        pace.leaves_some();
         Ok(())
     }
 

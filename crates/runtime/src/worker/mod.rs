@@ -5,6 +5,7 @@ mod counters;
 mod inbound;
 mod merging;
 mod outbound;
+mod pace;
 
 use std::io;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::sync::mpsc as std_mpsc;
 use std::thread;
 
 use dataplane::DataEvent;
+use netio::priority::become_realtime;
 use netio::wait::Waker;
 use sa::Path;
 use tokio::sync::{mpsc, oneshot};
@@ -68,6 +70,7 @@ struct Orders<C> {
 impl<C: Send + 'static> Worker<C> {
     fn spawn(
         name: &str,
+        realtime: bool,
         body: impl FnOnce(Orders<C>) -> io::Result<()> + Send + 'static,
     ) -> io::Result<Self> {
         let (orders, queue) = std_mpsc::channel();
@@ -76,7 +79,8 @@ impl<C: Send + 'static> Worker<C> {
         let theirs = Orders { queue, waker: Arc::clone(&waker) };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             // A panic drops `done`, which the control thread sees as well.
-            let _ = done.send(body(theirs));
+            let ready = if realtime { become_realtime() } else { Ok(()) };
+            let _ = done.send(ready.and_then(|()| body(theirs)));
         })?;
         Ok(Self { orders, waker, exit, thread: Some(thread) })
     }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::often::News;
 
+use super::pace::Pace;
 use super::{BATCHES_IN_A_ROW, IoCounters, IoDrop, Merging, Notice, Orders, Worker, pass_events};
 
 /// Everything that the sending thread owns.
@@ -37,12 +38,13 @@ pub struct OutboundWorker {
 }
 
 impl OutboundWorker {
-    /// Starts the thread, in the network namespace of the caller.
+    /// Starts the thread, in the network namespace of the caller; `realtime`: with the priority that
+    /// [`netio::priority`] gives.
     ///
     /// # Errors
     /// The system has no thread or descriptor left.
-    pub fn spawn(self) -> io::Result<Worker<OutboundCommand>> {
-        Worker::spawn("packets-out", move |orders| self.run(&orders))
+    pub fn spawn(self, realtime: bool) -> io::Result<Worker<OutboundCommand>> {
+        Worker::spawn("packets-out", realtime, move |orders| self.run(&orders))
     }
 
     fn run(mut self, orders: &Orders<OutboundCommand>) -> io::Result<()> {
@@ -50,9 +52,12 @@ impl OutboundWorker {
         let mut back = InnerBatch::default();
         let mut news = News::default();
         self.merging.note_udp(self.udp.segments(), 0);
+        let mut pace = Pace::new();
         loop {
             pass_events(&self.notices, || self.plane.poll_event());
+            pace.rest();
             let ready = wait::readable(&[orders.waker.as_fd(), self.tun.as_fd()], None)?;
+            pace.begin(Instant::now());
             if ready & 1 != 0 {
                 if !orders.carry_out(|command| self.plane.apply(command)) {
                     return Ok(());
@@ -62,15 +67,21 @@ impl OutboundWorker {
             if ready & 2 == 0 {
                 continue;
             }
+            let mut more = true;
             for _ in 0..BATCHES_IN_A_ROW {
                 let report = self.tun.read(&mut inner)?;
+                pace.took(inner.packets.iter().map(|packet| packet.range.len()).sum());
                 self.counters.count(IoDrop::TunReadHeader, report.bad_header);
                 if report.packets > 0 {
                     self.forward(&inner, (&mut wire, &mut back), &mut news);
                 }
-                if !report.more {
+                more = report.more;
+                if !more {
                     break;
                 }
+            }
+            if more {
+                pace.leaves_some();
             }
         }
     }

@@ -116,8 +116,8 @@ impl Gateway {
             merging: Arc::default(),
             notices: notices_in,
         };
-        let inbound = inbound.spawn().unwrap();
-        let outbound = outbound.spawn().unwrap();
+        let inbound = inbound.spawn(false).unwrap();
+        let outbound = outbound.spawn(false).unwrap();
         Self { inbound, outbound, slow, notices, counters, io, tun, outer }
     }
 

@@ -8,7 +8,7 @@ use crate::settings::{FOLDER, File};
 
 const CONNECTION: &str = "bench";
 
-pub(super) fn start(suite: &str, site: Site<'_>) -> Result<Gateways> {
+pub(super) fn start(suite: &str, low_latency: bool, site: Site<'_>) -> Result<Gateways> {
     let tunnels: String = [(1, OUTSIDE_B), (2, OUTSIDE_B2)]
         .map(|(number, outside)| {
             format!(
@@ -21,14 +21,14 @@ pub(super) fn start(suite: &str, site: Site<'_>) -> Result<Gateways> {
         .concat();
     let vgw = format!(
         "[vpn_gateway]\nid = \"vgw-bench\"\nvpc_cidrs = [\"{SERVER_NET}\"]\n\
-         listen = [\"{OUTSIDE_B}\", \"{OUTSIDE_B2}\"]\n\
+         listen = [\"{OUTSIDE_B}\", \"{OUTSIDE_B2}\"]\nlow_latency = {low_latency}\n\
          [[customer_gateway]]\nid = \"cgw-bench\"\nip_address = \"{OUTSIDE_A}\"\n\
          [[vpn_connection]]\nid = \"{CONNECTION}\"\ncustomer_gateway = \"cgw-bench\"\n\
          static_routes = [\"{CLIENT_NET}\"]\n{tunnels}"
     );
     let agent = format!(
         "[customer_gateway]\nid = \"cgw-bench\"\nonprem_cidrs = [\"{CLIENT_NET}\"]\n\
-         listen = [\"{OUTSIDE_A}\"]\n\
+         listen = [\"{OUTSIDE_A}\"]\nlow_latency = {low_latency}\n\
          [[vpn_connection]]\nid = \"{CONNECTION}\"\nvpc_cidrs = [\"{SERVER_NET}\"]\n{tunnels}"
     );
     let mut daemons = Vec::new();
@@ -40,6 +40,9 @@ pub(super) fn start(suite: &str, site: Site<'_>) -> Result<Gateways> {
             files.push(file(&format!("psk-{number}"), key, true));
         }
         let mut daemon = Daemon::new(host, kind, site.binaries, &files)?;
+        if low_latency {
+            daemon = daemon.with_realtime();
+        }
         daemon.start()?;
         daemons.push(daemon);
     }
