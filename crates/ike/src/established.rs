@@ -355,7 +355,9 @@ impl Established {
         let Some(child) = self.child(inbound).filter(|c| c.is_waiting()) else { return };
         let Some(path) = child.install_outbound(ctx) else { return };
         let info = child.info.clone();
-        for other in self.children.iter_mut().filter(|c| c.inbound != inbound && c.sends()) {
+        // One that was rekeyed before its first packet came never sends, however late that is.
+        let older = |c: &&mut ChildSa| c.sends() || (c.is_waiting() && c.life != Life::Live);
+        for other in self.children.iter_mut().filter(|c| c.inbound != inbound).filter(older) {
             other.half = OutboundHalf::Superseded;
         }
         if self.standing == Standing::Current {

@@ -243,7 +243,8 @@ impl Endpoint {
                     let held = self.of(tunnel).iter().any(|spi| {
                         self.sas.get(spi).and_then(IkeSa::up).is_some_and(|up| up.live().is_some())
                     });
-                    if !held {
+                    let deleted = reason == DownReason::DeletedByPeer;
+                    if !held && !(deleted && self.restore(tunnel)) {
                         self.ctx.events.push_back(Event::ChildDown { tunnel, reason });
                     }
                 }
@@ -419,10 +420,35 @@ impl Endpoint {
             }
         });
     }
+
+    /// The peer deleted the IKE SA that was to stay of two, and means the one that waits for its
+    /// DELETE: messages that overtake each other let only one side see that the two crossed.
+    fn restore(&mut self, tunnel: TunnelId) -> bool {
+        let retired = |spi: &u64| {
+            let up = self.sas.get(spi).and_then(IkeSa::up)?;
+            let waits = up.standing == Standing::Replaced && !up.contact.ours;
+            let child = up.children.iter().rev().find(|c| c.life == Life::Replaced)?;
+            waits.then_some((*spi, child.inbound))
+        };
+        let Some((spi, inbound)) = self.of(tunnel).iter().find_map(retired) else { return false };
+        self.with(spi, |sa, ctx| {
+            let Some((_, up)) = sa.up_mut() else { return };
+            up.standing = Standing::Current;
+            up.expires_at = up.established + up.peer.ike_lifetime;
+            let lifetime = up.peer.child_lifetime.time;
+            if let Some(child) = up.child(inbound) {
+                child.life = Life::Live;
+                child.expires_at = ctx.now + lifetime;
+            }
+        });
+        self.switch_current(tunnel);
+        true
+    }
 }
 
 /// Whether two IKE SAs of the same peer were begun by both sides before either knew of the other.
-/// Both sides come to the same answer: each began its own before the other's was authenticated.
+/// Both sides come to the same answer, each began its own before the other's was authenticated,
+/// unless messages overtake each other: then [`Endpoint::restore`] follows the peer.
 fn cross(a: &Contact, b: &Contact) -> bool {
     a.ours != b.ours && a.started <= b.authenticated && b.started <= a.authenticated
 }

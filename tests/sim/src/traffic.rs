@@ -11,6 +11,9 @@ use crate::net::OUTER;
 use crate::sites::Settings;
 use crate::world::World;
 
+/// What the longest ESP leaves of an outer path of 576 octets, below which none is taken to be.
+const LEAST_MTU: usize = 478;
+
 /// A UDP packet with an identification, and content that depends on it.
 fn udp(id: u16, source: Ipv4Addr, destination: Ipv4Addr, length: usize, df: bool) -> Vec<u8> {
     let total = length.max(28) as u16;
@@ -63,7 +66,7 @@ impl World {
         };
         let (length, df) = (length as usize, self.draw.coin());
         let octets = udp(id, address(from == 0), address(to == 0), length, df);
-        let fits = !df || length <= 480 || length <= self.nodes[from].smallest_mtu();
+        let fits = !df || length <= LEAST_MTU || length <= self.nodes[from].smallest_mtu();
         let packet = self.model.sent(from, to, octets.clone(), fits);
         if let Some(text) = self.offer(from, &octets, Some(packet)) {
             self.model.refused(packet, &text);

@@ -101,6 +101,17 @@ const ONCE_FAILED: &[(&str, u64, &[usize])] = &[
         60_043_647,
         &[0, 1, 2, 3, 4],
     ),
+    (
+        "a late first packet of a Child SA that was rekeyed by then took the sending back to it",
+        100_103_351,
+        &[0, 1, 2, 3, 4],
+    ),
+    ("the same, and the tunnel stayed without one", 100_348_502, &[0, 1, 2, 3, 4]),
+    (
+        "one side saw two IKE SAs cross, the other did not, and each gave up the other's",
+        100_317_895,
+        &[0, 1, 2, 4],
+    ),
 ];
 
 #[test]
