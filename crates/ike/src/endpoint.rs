@@ -160,7 +160,7 @@ impl Endpoint {
 
     /// The host stops: all IKE SAs are deleted at their peers, and from now on none is begun, by us or
     /// by a peer that begins anew because of its DELETE. A DELETE that is lost is sent again as
-    /// [`EndpointConfig::retransmit`] says; [`Self::is_deleting`] tells whether that goes on.
+    /// [`PeerConfig::retransmit`] says; [`Self::is_deleting`] tells whether that goes on.
     pub fn handle_stop(&mut self, now: Instant) {
         self.ctx.now = now;
         self.stopping = true;

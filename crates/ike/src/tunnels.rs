@@ -244,7 +244,8 @@ impl Endpoint {
                         self.sas.get(spi).and_then(IkeSa::up).is_some_and(|up| up.live().is_some())
                     });
                     let deleted = reason == DownReason::DeletedByPeer;
-                    if !held && !(deleted && self.restore(tunnel)) {
+                    let held = held || (deleted && self.restore(tunnel));
+                    if !held {
                         self.ctx.events.push_back(Event::ChildDown { tunnel, reason });
                     }
                 }

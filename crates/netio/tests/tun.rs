@@ -177,6 +177,8 @@ struct Relay {
     supers: AtomicU64,
     writes: AtomicU64,
     lost: AtomicU64,
+    fallbacks: AtomicU64,
+    merges: AtomicBool,
 }
 
 /// What a data plane does with single packets of a device in offload mode.
@@ -191,12 +193,18 @@ fn complete_checksums(batch: &mut InnerBatch) {
     }
 }
 
-/// Moves packets one way until told to stop.
-fn relay(mut from: TunReader, mut to: TunWriter, stop: Arc<AtomicBool>) -> Arc<Relay> {
+/// Moves packets one way until told to stop. `prepare` is run on the thread that does.
+fn relay(
+    mut from: TunReader,
+    mut to: TunWriter,
+    stop: Arc<AtomicBool>,
+    prepare: fn(),
+) -> Arc<Relay> {
     let counters = Arc::new(Relay::default());
     let shared = Arc::clone(&counters);
     thread::spawn(move || {
         let mut batch = InnerBatch::default();
+        prepare();
         while !stop.load(Ordering::Relaxed) {
             let _ = wait::readable(&[from.as_fd()], Some(Duration::from_millis(50)));
             let read = from.read(&mut batch).unwrap();
@@ -208,21 +216,33 @@ fn relay(mut from: TunReader, mut to: TunWriter, stop: Arc<AtomicBool>) -> Arc<R
             shared.supers.fetch_add(supers, Ordering::Relaxed);
             shared.writes.fetch_add(report.writes, Ordering::Relaxed);
             shared.lost.fetch_add(lost, Ordering::Relaxed);
+            shared.fallbacks.fetch_add(report.fallbacks, Ordering::Relaxed);
+            shared.merges.store(to.offloads().tcp, Ordering::Relaxed);
         }
     });
     counters
 }
 
-/// 8 MB of TCP from one host to another, over two devices and a relay. What the data relay counted.
 fn transfer(sender: TunMode, receiver: TunMode, family: [&'static str; 2]) -> Arc<Relay> {
+    transfer_prepared(sender, receiver, family, || {})
+}
+
+/// 8 MB of TCP from one host to another, over two devices and a relay. What the data relay counted,
+/// whose thread was prepared.
+fn transfer_prepared(
+    sender: TunMode,
+    receiver: TunMode,
+    family: [&'static str; 2],
+    prepare: fn(),
+) -> Arc<Relay> {
     const OCTETS: usize = 8 << 20;
     let (a, b) = (Host::new(), Host::new());
     let [address_a, address_b] = family;
     let tun_a = a.run(move || tun("a", sender, address_a, 1500));
     let tun_b = b.run(move || tun("b", receiver, address_b, 1500));
     let stop = Arc::new(AtomicBool::new(false));
-    let data = relay(tun_a.reader(), tun_b.writer(), Arc::clone(&stop));
-    let acks = relay(tun_b.reader(), tun_a.writer(), Arc::clone(&stop));
+    let data = relay(tun_a.reader(), tun_b.writer(), Arc::clone(&stop), prepare);
+    let acks = relay(tun_b.reader(), tun_a.writer(), Arc::clone(&stop), || {});
 
     let net: ipnet::IpNet = address_b.parse().unwrap();
     let listener = b.run(move || TcpListener::bind((net.addr(), 5001)).unwrap());
@@ -265,6 +285,50 @@ fn segments_are_merged_into_super_packets() {
         assert_eq!(data.supers.load(Ordering::Relaxed), 0, "plain mode reads single packets");
         assert!(writes * 2 < packets, "{packets} packets took {writes} writes");
         assert_eq!(data.lost.load(Ordering::Relaxed), 0);
+    }
+}
+
+/// From now on the kernel refuses this thread's gathered writes as it would refuse a super-packet of a
+/// shape that it does not take: a packet is two parts, header and octets, and a merged one is more.
+fn refuse_merged_writes() {
+    const ARGUMENT_3: u32 = 32; // its lower half, on a little-endian machine (seccomp(2))
+    let load = |at| filter(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, at);
+    let answer = |verdict| filter(libc::BPF_RET | libc::BPF_K, 0, 0, verdict);
+    let writev = u32::try_from(libc::SYS_writev).unwrap();
+    let refused = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::EINVAL).unwrap();
+    let mut program = [
+        load(0),
+        filter(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 3, writev),
+        load(ARGUMENT_3),
+        filter(libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K, 0, 1, 2),
+        answer(refused),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ];
+    let len = program.len() as u16;
+    let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    // SAFETY: the kernel copies the program, which lives over the call, and counts `len` of it.
+    let results = unsafe {
+        [
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program),
+        ]
+    };
+    assert_eq!(results, [0, 0]);
+}
+
+fn filter(code: u32, if_true: u8, if_false: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt: if_true, jf: if_false, k }
+}
+
+#[test]
+fn merged_packets_that_the_kernel_refuses_go_one_by_one_and_are_given_up() {
+    for family in [V4, V6] {
+        let data =
+            transfer_prepared(TunMode::Plain, TunMode::Offload, family, refuse_merged_writes);
+        let fallbacks = data.fallbacks.load(Ordering::Relaxed);
+        assert!((8..72).contains(&fallbacks), "those of one more batch at most: {fallbacks}");
+        assert!(!data.merges.load(Ordering::Relaxed));
+        assert_eq!(data.lost.load(Ordering::Relaxed), 0, "every packet of theirs went alone");
     }
 }
 

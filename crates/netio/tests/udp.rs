@@ -93,6 +93,26 @@ fn a_run_arrives_with_its_addresses_sizes_and_traffic_class() {
 }
 
 #[test]
+fn without_coalescing_each_datagram_of_a_run_is_received_alone() {
+    enter_fresh_namespace();
+    addresses(&["10.0.0.1/32", "10.0.0.2/32"]);
+    let out = bind("0.0.0.0:4500");
+    let options = UdpOptions { gro: false, ..UdpOptions::default() };
+    let into = Arc::new(UdpSocket::bind(at("0.0.0.0:4501"), options).unwrap());
+    assert!(!into.gro());
+    let mut wire = WireBatch::default();
+    let payload: Vec<u8> = (0..3500).map(|i| (i % 251) as u8).collect();
+    run(&mut wire, "10.0.0.1:4500", "10.0.0.2:4501", 1000, 0, &payload);
+    let report = sender(&out).send(&wire);
+    assert_eq!((report.datagrams, report.fallbacks), (4, 0), "{report:?}");
+    let (mut receiver, mut batch) = (UdpReceiver::new(into), DatagramBatch::default());
+    receive(&mut receiver, &mut batch);
+    let got: Vec<&[u8]> = batch.datagrams.iter().map(|d| &batch.bytes[d.range.clone()]).collect();
+    assert_eq!(got, payload.chunks(1000).collect::<Vec<&[u8]>>());
+    assert!(batch.datagrams.iter().all(|datagram| datagram.segment == datagram.range.len()));
+}
+
+#[test]
 fn datagrams_of_every_size_arrive_whole() {
     enter_fresh_namespace();
     let (out, into) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));

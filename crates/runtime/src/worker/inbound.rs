@@ -75,9 +75,9 @@ impl InboundWorker {
         let mut pace = Pace::new();
         loop {
             pass_events(&self.notices, || self.plane.poll_event());
-            pace.rest();
+            let idle = pace.rest();
             let ready = wait::readable(&descriptors, None)?;
-            pace.begin(Instant::now());
+            pace.begin(idle.elapsed());
             if ready & 1 != 0 && !orders.carry_out(|command| self.plane.apply(command)) {
                 return Ok(());
             }
@@ -96,7 +96,10 @@ impl InboundWorker {
             let Some(udp) = self.udp.get_mut(index) else { return Ok(()) };
             let report = udp.receive(&mut buffers.datagrams)?;
             self.counters.count(IoDrop::UdpReceiveTruncated, report.truncated);
-            pace.took(buffers.datagrams.datagrams.iter().map(|d| d.range.len()).sum());
+            pace.took(buffers.datagrams.datagrams.iter().map(|datagram| {
+                let octets = datagram.range.len();
+                (octets.div_ceil(datagram.segment.max(1)), octets)
+            }));
             if report.messages > 0 {
                 self.forward(buffers);
             }

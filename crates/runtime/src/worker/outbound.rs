@@ -55,9 +55,9 @@ impl OutboundWorker {
         let mut pace = Pace::new();
         loop {
             pass_events(&self.notices, || self.plane.poll_event());
-            pace.rest();
+            let idle = pace.rest();
             let ready = wait::readable(&[orders.waker.as_fd(), self.tun.as_fd()], None)?;
-            pace.begin(Instant::now());
+            pace.begin(idle.elapsed());
             if ready & 1 != 0 {
                 if !orders.carry_out(|command| self.plane.apply(command)) {
                     return Ok(());
@@ -70,7 +70,7 @@ impl OutboundWorker {
             let mut more = true;
             for _ in 0..BATCHES_IN_A_ROW {
                 let report = self.tun.read(&mut inner)?;
-                pace.took(inner.packets.iter().map(|packet| packet.range.len()).sum());
+                pace.took(inner.packets.iter().map(|packet| (1, packet.range.len())));
                 self.counters.count(IoDrop::TunReadHeader, report.bad_header);
                 if report.packets > 0 {
                     self.forward(&inner, (&mut wire, &mut back), &mut news);

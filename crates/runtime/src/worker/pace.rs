@@ -5,19 +5,23 @@ use std::time::{Duration, Instant};
 
 /// How long packets gather.
 const REST: Duration = Duration::from_micros(50);
-/// Rounds that follow each other within this time are a stream; a lone packet is nobody's batch.
-const STREAM: Duration = Duration::from_micros(500);
+/// A wait that is shorter than this was for the next packet of a dense stream.
+const DENSE: Duration = Duration::from_micros(10);
+/// Packets that make a rest worth while. The acknowledgements of a bulk flow are fewer, and it waits
+/// for them.
+const CROWD: usize = 4;
 /// Octets of a round that is worth its system calls.
 const FULL: usize = 32 << 10;
 
-/// Small packets that come one by one are worked off in batches: after a round that brought little,
-/// soon after another round, the worker rests for a moment before it looks again, as network
-/// adapters do (interrupt moderation). Super-packets are not held up.
+/// Small packets that come one by one are worked off in batches: in a dense stream of them the worker
+/// rests for a moment before it looks again, as network adapters do (interrupt moderation).
+/// Super-packets, lone packets and acknowledgements are not held up.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// The begin of this round, and of the one before it.
-    begun: Instant,
-    before: Option<Instant>,
+    /// How long the worker waited for this round, and whether it rested before.
+    waited: Duration,
+    rested: bool,
+    packets: usize,
     octets: usize,
     /// There was more than this round took.
     left: bool,
@@ -25,26 +29,29 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new() -> Self {
-        Self { begun: Instant::now(), before: None, octets: 0, left: true }
+        Self { waited: Duration::MAX, rested: false, packets: 0, octets: 0, left: true }
     }
 
-    /// Before the worker waits for what comes.
-    pub(super) fn rest(&self) {
-        if self.wants_rest() {
+    /// Before the worker waits for what comes; the time from which it waits.
+    pub(super) fn rest(&mut self) -> Instant {
+        self.rested = self.wants_rest();
+        if self.rested {
             thread::sleep(REST);
         }
+        Instant::now()
     }
 
-    /// Something came.
-    pub(super) fn begin(&mut self, now: Instant) {
-        self.before = Some(std::mem::replace(&mut self.begun, now));
-        self.octets = 0;
-        self.left = false;
+    /// Something came after so long.
+    pub(super) fn begin(&mut self, waited: Duration) {
+        *self = Self { waited, rested: self.rested, packets: 0, octets: 0, left: false };
     }
 
-    /// A batch of so many octets was taken.
-    pub(super) fn took(&mut self, octets: usize) {
-        self.octets += octets;
+    /// What was taken, as pairs of packets and their octets.
+    pub(super) fn took(&mut self, taken: impl Iterator<Item = (usize, usize)>) {
+        for (packets, octets) in taken {
+            self.packets += packets;
+            self.octets += octets;
+        }
     }
 
     /// The round ends, and not for lack of packets.
@@ -53,8 +60,8 @@ impl Pace {
     }
 
     fn wants_rest(&self) -> bool {
-        let stream = self.before.is_some_and(|before| self.begun - before < STREAM);
-        stream && !self.left && (1..FULL).contains(&self.octets)
+        let dense = !self.rested && self.packets > 0 && self.waited < DENSE;
+        !self.left && self.octets < FULL && (dense || self.packets >= CROWD)
     }
 }
 
@@ -62,26 +69,28 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// A worker's round `after` the one before it.
-    fn round(pace: &mut Pace, after: Duration, octets: usize, left: bool) -> bool {
-        pace.begin(pace.begun + after);
-        pace.took(octets);
+    /// A worker's round, and whether it rests afterwards.
+    fn round(pace: &mut Pace, waited: u64, packets: usize, octets: usize, left: bool) -> bool {
+        pace.begin(Duration::from_micros(waited));
+        pace.took(std::iter::once((packets, packets * octets)));
         if left {
             pace.leaves_some();
         }
-        pace.wants_rest()
+        pace.rest();
+        pace.rested
     }
 
     #[test]
-    fn only_small_rounds_of_a_stream_rest() {
+    fn only_small_rounds_of_a_dense_stream_rest() {
         let mut pace = Pace::new();
-        let (soon, late) = (Duration::from_micros(100), Duration::from_millis(1));
         assert!(!pace.wants_rest(), "nothing came yet");
-        assert!(!round(&mut pace, late, 100, false), "a lone packet");
-        assert!(round(&mut pace, soon, 100, false), "a second one soon after it");
-        assert!(!round(&mut pace, soon, 65_000, false), "a super-packet");
-        assert!(!round(&mut pace, soon, 100, true), "others wait already");
-        assert!(!round(&mut pace, soon, 0, false), "a command, no packet");
-        assert!(!round(&mut pace, late, 100, false), "a lone packet again");
+        assert!(!round(&mut pace, 500, 1, 100, false), "a lone packet");
+        assert!(round(&mut pace, 2, 1, 100, false), "the next one at once");
+        assert!(round(&mut pace, 0, 12, 100, false), "the rest was worth while");
+        assert!(!round(&mut pace, 0, 2, 60, false), "it was not");
+        assert!(!round(&mut pace, 40, 2, 60, false), "acknowledgements of a bulk flow");
+        assert!(!round(&mut pace, 2, 1, 65_000, false), "a super-packet");
+        assert!(!round(&mut pace, 0, 64, 100, true), "others wait already");
+        assert!(!round(&mut pace, 0, 0, 0, false), "a command, no packet");
     }
 }
