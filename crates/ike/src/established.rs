@@ -352,12 +352,18 @@ impl Established {
     pub(crate) fn switch_to(&mut self, inbound: Spi, ctx: &mut Context) {
         let tunnel = self.peer.tunnel;
         let others = self.children.iter().any(|c| c.inbound != inbound && !c.is_waiting());
+        let newer = self.children.iter().any(|c| c.life == Life::Live && c.sends());
         let Some(child) = self.child(inbound).filter(|c| c.is_waiting()) else { return };
+        if newer && child.life != Life::Live {
+            // It was rekeyed before its first packet came: that takes nothing back, however late.
+            if let OutboundHalf::Waiting { at, .. } = &mut child.half {
+                *at = child.expires_at;
+            }
+            return;
+        }
         let Some(path) = child.install_outbound(ctx) else { return };
         let info = child.info.clone();
-        // One that was rekeyed before its first packet came never sends, however late that is.
-        let older = |c: &&mut ChildSa| c.sends() || (c.is_waiting() && c.life != Life::Live);
-        for other in self.children.iter_mut().filter(|c| c.inbound != inbound).filter(older) {
+        for other in self.children.iter_mut().filter(|c| c.inbound != inbound && c.sends()) {
             other.half = OutboundHalf::Superseded;
         }
         if self.standing == Standing::Current {

@@ -428,7 +428,9 @@ impl Endpoint {
         let retired = |spi: &u64| {
             let up = self.sas.get(spi).and_then(IkeSa::up)?;
             let waits = up.standing == Standing::Replaced && !up.contact.ours;
-            let child = up.children.iter().rev().find(|c| c.life == Life::Replaced)?;
+            // What was used for sending before cannot be installed anew: then the tunnel begins anew.
+            let idle = |c: &&ChildSa| c.life == Life::Replaced && c.is_waiting();
+            let child = up.children.iter().rev().find(idle)?;
             waits.then_some((*spi, child.inbound))
         };
         let Some((spi, inbound)) = self.of(tunnel).iter().find_map(retired) else { return false };

@@ -112,6 +112,11 @@ const ONCE_FAILED: &[(&str, u64, &[usize])] = &[
         100_317_895,
         &[0, 1, 2, 4],
     ),
+    (
+        "the same, and the one that was left had sent before and was never used again",
+        100_524_591,
+        &[0, 1, 2, 3, 4, 5, 6, 8, 9],
+    ),
 ];
 
 #[test]
