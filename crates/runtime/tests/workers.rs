@@ -5,6 +5,8 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,8 @@ use common::{Gateway, Host, TUNNEL, block_on};
 use dataplane::DataEvent;
 use netio::netlink::Link;
 use netio::tun::TunMode;
+use netio::udp::{UdpOptions, UdpReceiver};
+use packet::DatagramBatch;
 use runtime::worker::{IoDrop, Notice};
 use sa::{Bits, CbcIntegrity, EspSuite, Path, Spi};
 
@@ -121,6 +125,41 @@ fn the_first_packet_on_a_new_sa_is_told() {
     let told = block_on(world.gateways[1].notices.recv()).unwrap();
     let spi = Spi(0x7000_0001);
     assert_eq!(told, Notice::Data(DataEvent::FirstPacket { tunnel: TUNNEL, spi }));
+}
+
+/// A host that sends small datagrams one after the other, each with a system call of its own: the
+/// worker lets them gather, and they leave in runs, which the loopback device keeps whole.
+#[test]
+fn small_packets_that_come_one_by_one_leave_in_batches() {
+    let world = world(TunMode::Auto, EspSuite::AesGcm16(Bits::B128));
+    let socket = world.wire.run(|| {
+        let any = "127.0.0.1:0".parse().unwrap();
+        Arc::new(netio::udp::UdpSocket::bind(any, UdpOptions::default()).unwrap())
+    });
+    let outbound = &world.gateways[0].outbound;
+    world.gateways[0].send_to(socket.local(), EspSuite::AesGcm16(Bits::B128), 3);
+    block_on(outbound.sync());
+    world.a.run(|| {
+        let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+        for _ in 0..4000 {
+            socket.send_to(&[7; 36], "10.9.0.9:9").unwrap();
+        }
+    });
+    let (mut receiver, mut batch) = (UdpReceiver::new(socket), DatagramBatch::default());
+    let (mut datagrams, mut messages) = (0, 0);
+    loop {
+        let descriptor = Arc::clone(receiver.socket());
+        let wait = Some(Duration::from_millis(200));
+        if netio::wait::readable(&[descriptor.as_fd()], wait).unwrap() == 0 {
+            break;
+        }
+        receiver.receive(&mut batch).unwrap();
+        messages += batch.datagrams.len();
+        datagrams += batch.datagrams.iter().map(|d| d.range.len() / d.segment).sum::<usize>();
+    }
+    // A host that is faster than a worker which waits for a processor overruns the device.
+    assert!(datagrams > 1000, "{datagrams} datagrams arrived");
+    assert!(datagrams > 6 * messages, "{datagrams} datagrams in {messages} runs");
 }
 
 #[test]

@@ -112,6 +112,14 @@ fn without_an_ike_port_everything_runs_over_4500_and_500_is_closed() {
     net.await_up();
 }
 
+/// Octets of the buffer of a socket on port 4500, as the kernel counts them: `skmem:(r0,rb…,…)`.
+fn receive_buffer(net: &mut Net, side: Side) -> u64 {
+    let list = Program::new("ss").args(["-HluanmO", "sport", "=", ":4500"]);
+    let sockets = net.daemon(side).host().command(list).unwrap().stdout;
+    let (_, rest) = sockets.split_once(",rb").unwrap();
+    rest.split_once(',').unwrap().0.parse().unwrap()
+}
+
 /// The scheduling policies of a process's packet threads, by their names (`proc_pid_stat(5)`).
 fn policies(pid: u32) -> Vec<(String, u32)> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
@@ -148,6 +156,8 @@ fn low_latency_is_real_time_priority_where_that_is_permitted_and_said_to_be_off_
         let policy = u32::try_from(policy).unwrap();
         let both = ["packets-in", "packets-out"].map(|name| (name.to_owned(), policy));
         assert_eq!(policies(process.pid()), both, "{side:?}");
+        let short = receive_buffer(&mut net, side) == 2 * 256 * 1024;
+        assert_eq!(short, side == Side::Vgw, "{side:?}");
     }
     let answers = net.ping(Duration::from_millis(10));
     sleep(SECOND);

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use packet::{InnerBatch, WireBatch};
-use sa::Path;
+use sa::{Bits, CbcIntegrity, EspSuite, Path};
 
 use crate::fault::Fault;
 use crate::net::OUTER;
@@ -12,7 +12,10 @@ use crate::sites::Settings;
 use crate::world::World;
 
 /// What the longest ESP leaves of an outer path of 576 octets, below which none is taken to be.
-const LEAST_MTU: usize = 478;
+fn least_mtu() -> usize {
+    let suite = EspSuite::AesCbc(Bits::B256, CbcIntegrity::Sha512);
+    dataplane::mtu::tunnel_mtu(576, false, suite).into()
+}
 
 /// A UDP packet with an identification, and content that depends on it.
 fn udp(id: u16, source: Ipv4Addr, destination: Ipv4Addr, length: usize, df: bool) -> Vec<u8> {
@@ -66,7 +69,7 @@ impl World {
         };
         let (length, df) = (length as usize, self.draw.coin());
         let octets = udp(id, address(from == 0), address(to == 0), length, df);
-        let fits = !df || length <= LEAST_MTU || length <= self.nodes[from].smallest_mtu();
+        let fits = !df || length <= least_mtu() || length <= self.nodes[from].smallest_mtu();
         let packet = self.model.sent(from, to, octets.clone(), fits);
         if let Some(text) = self.offer(from, &octets, Some(packet)) {
             self.model.refused(packet, &text);
