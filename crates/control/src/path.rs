@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dataplane::{OutboundCommand, mtu, probe};
+use ike::Command;
 use sa::{Path, TunnelId};
 
 use crate::failover::link_mtu;
@@ -46,6 +47,8 @@ impl Gateway {
                     waited.as_secs()
                 );
                 self.log(id, Severity::Warning, &text);
+                let command = Command::PathSilent { tunnel: id, silent: true };
+                self.endpoint.handle_command(command, now);
             }
         }
     }
@@ -58,6 +61,8 @@ impl Gateway {
         self.send_probes(id, probes);
         self.apply_change(id, change, now);
         if change.back {
+            let command = Command::PathSilent { tunnel: id, silent: false };
+            self.endpoint.handle_command(command, now);
             self.log(id, Severity::Info, "the path carries data");
             self.choose_for(id, now);
         }

@@ -63,6 +63,11 @@ fn traffic_leaves_a_path_that_loses_esp_and_comes_back_when_it_has_carried_data_
 
     pair.run(30 * SECOND);
     assert!(pair.tunnels(Side::Agent)[1].active, "it stays there");
+    let renewed = pair.log(Side::Agent).iter().filter(|l| l.contains("Child SA rekeyed")).count();
+    assert!(
+        (1..=2).contains(&renewed),
+        "by each side at most once, in case it was lost: {renewed}"
+    );
     let back = pair.now;
     pair.cut_esp = None;
     assert!(pair.run_until(10 * SECOND, |pair| pair.tunnels(Side::Agent)[0].active));

@@ -1,7 +1,7 @@
 //! A Child SA: negotiated values, its life, and its outbound half, which are two things.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sa::{InboundSa, OutboundSa, Path, Secret, SelectorSet, Spi};
 
@@ -16,6 +16,9 @@ use crate::suite::{ChosenEsp, Hash, KeGroup};
 /// The most selectors that we send for one side; beyond that we narrow to the first and say
 /// ADDITIONAL_TS_POSSIBLE (RFC 7296 2.9).
 const MAX_SELECTORS: usize = 32;
+
+/// How long an answer of ours may be on its way to a peer that asks for it again and again.
+const UNCONFIRMED: Duration = Duration::from_secs(60);
 
 /// Where in its life a Child SA is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,8 +52,8 @@ pub(crate) struct ChildSa {
     pub(crate) half: OutboundHalf,
     pub(crate) info: ChildInfo,
     pub(crate) expires_at: Instant,
-    /// Whether the exchange that made it was ours.
-    ours: bool,
+    /// Whether the peer is known to have it: its exchange was ours, or the peer went on since.
+    pub(crate) known: bool,
     /// The lower of the two nonces that made it (RFC 7296 2.8.1).
     pub(crate) lowest_nonce: Vec<u8>,
 }
@@ -257,7 +260,7 @@ pub(crate) fn install(
         half: OutboundHalf::Waiting { sa: Box::new(sa), at: ctx.now + ctx.config.outbound_switch },
         info,
         expires_at: ctx.now + peer.child_lifetime.time,
-        ours: seed.ours,
+        known: seed.ours,
         lowest_nonce: seed.ni.min(seed.nr).to_vec(),
     }
 }
@@ -279,9 +282,17 @@ impl ChildSa {
         }
     }
 
-    /// Whether the peer may not know it yet, because our answer may be lost.
-    pub(crate) fn is_unconfirmed(&self) -> bool {
-        !self.ours && self.is_waiting() && self.life == Life::Live
+    /// Whether the peer may not know it yet, because our answer may be lost. A peer that asks for the
+    /// answer no more has it, or gave the IKE SA up.
+    pub(crate) fn is_unconfirmed(&self, now: Instant) -> bool {
+        !self.known && now < self.info.established + UNCONFIRMED
+    }
+
+    /// When the half that waits sends although nothing came on the other one: not before the peer has
+    /// the SA.
+    pub(crate) fn switch_at(&self) -> Option<Instant> {
+        let OutboundHalf::Waiting { at, .. } = &self.half else { return None };
+        Some(if self.known { *at } else { (*at).max(self.info.established + UNCONFIRMED) })
     }
 
     /// Whether the outbound half is still to be installed.

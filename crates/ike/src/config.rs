@@ -33,7 +33,8 @@ pub struct EndpointConfig {
     pub half_open_timeout: Duration,
     /// How long an inbound Child SA still receives after its DELETE, for packets under way.
     pub inbound_grace: Duration,
-    /// When the responder of a Child rekey sends on the new SA although nothing came on it yet.
+    /// When the responder of a Child rekey sends on the new SA although nothing came on it yet, if the
+    /// peer has its answer.
     pub outbound_switch: Duration,
     /// The most replies a second to datagrams that belong to no IKE SA (INVALID_IKE_SPI,
     /// INVALID_MAJOR_VERSION), and the most [`Event::Failed`](crate::Event::Failed) a second

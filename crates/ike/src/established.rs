@@ -143,6 +143,8 @@ pub(crate) struct Established {
     pub(crate) ask_again_after: Instant,
     /// When the peer first said that it does not know this IKE SA.
     unknown_since: Option<Instant>,
+    /// Nothing comes through the Child SA, and the peer was not heard since.
+    pub(crate) silent: bool,
 }
 
 impl Established {
@@ -196,6 +198,7 @@ impl Established {
             astray: 0,
             ask_again_after: ctx.now,
             unknown_since: None,
+            silent: false,
         }
     }
 
@@ -244,6 +247,15 @@ impl Established {
         match self.standing {
             Standing::Current => Place::Current,
             _ => Place::Other,
+        }
+    }
+
+    /// The peer lives: if nothing came through the Child SA, it may not have it any more.
+    pub(crate) fn renew_silent(&mut self) {
+        if std::mem::take(&mut self.silent)
+            && let Some(spi) = self.live().map(|child| child.inbound)
+        {
+            self.want(Job::RekeyChild(spi));
         }
     }
 
@@ -296,7 +308,7 @@ impl Established {
                 Job::DeleteIke => delete::start_ike(self, link, ctx),
                 // The peer would not find what it does not know yet.
                 Job::RekeyChild(spi) | Job::DeleteChild(spi)
-                    if self.child(spi).is_some_and(|c| c.is_unconfirmed()) =>
+                    if self.child(spi).is_some_and(|c| c.is_unconfirmed(ctx.now)) =>
                 {
                     self.retry_soon(job, ctx);
                 }

@@ -53,6 +53,14 @@ pub enum Command {
         /// The tunnel.
         tunnel: TunnelId,
     },
+    /// Nothing comes through the tunnel's Child SA any more, or something does again. A peer that answers
+    /// IKE but nothing that is inside may have lost the Child SA: it is rekeyed, once.
+    PathSilent {
+        /// The tunnel.
+        tunnel: TunnelId,
+        /// Whether it is so.
+        silent: bool,
+    },
     /// ESP was sent: no NAT keepalive is needed for a while.
     TrafficSent {
         /// The tunnel.

@@ -297,6 +297,8 @@ impl IkeSa {
             return;
         };
         move_to(link, up, path, &parts, ctx);
+        // It has the answer to its last request: its window is 1.
+        up.children.iter_mut().for_each(|child| child.known = true);
         let answer = match exchange {
             ExchangeType::CREATE_CHILD_SA => {
                 create_child_responder::process_request(up, link, &parts, ctx)
@@ -310,6 +312,7 @@ impl IkeSa {
             }
         };
         link.respond(&mut up.protection, exchange, id, &answer, (path, &mut *ctx));
+        up.renew_silent();
         up.begin_next(link, ctx);
         self.after(ctx);
     }
@@ -350,6 +353,7 @@ impl IkeSa {
                     }
                     None => {}
                 }
+                up.renew_silent();
                 up.begin_next(link, ctx);
             }
             _ => ctx.counters.out_of_phase += 1,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sa::Spi;
 
-use crate::child_sa::{Life, OutboundHalf};
+use crate::child_sa::Life;
 use crate::context::{Context, Effect};
 use crate::diagnosis::Diagnosis;
 use crate::established::{Established, Job, Pending, Standing};
@@ -113,9 +113,7 @@ impl Established {
             due.push((child.expires_at, Timer::Lifetime));
             if child.life == Life::Live {
                 due.push((child.info.rekey_at, Timer::Lifetime));
-                if let OutboundHalf::Waiting { at, .. } = &child.half {
-                    due.push((*at, Timer::Switch));
-                }
+                due.extend(child.switch_at().map(|at| (at, Timer::Switch)));
             }
         }
         due.into_iter().min()
@@ -170,8 +168,7 @@ impl Established {
             up.children.iter().filter(|c| test(c)).map(|c| c.inbound).collect()
         };
         let waited = |c: &crate::child_sa::ChildSa| {
-            c.life == Life::Live
-                && matches!(&c.half, OutboundHalf::Waiting { at, .. } if *at <= now)
+            c.life == Life::Live && c.switch_at().is_some_and(|at| at <= now)
         };
         for spi in of(&waited, self) {
             self.switch_to(spi, ctx);

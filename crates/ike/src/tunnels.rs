@@ -47,6 +47,13 @@ impl Endpoint {
             Command::TrafficSeen { tunnel } => {
                 self.on_current(tunnel, |link, _, ctx| link.heard(ctx.now));
             }
+            Command::PathSilent { tunnel, silent } => self.on_current(tunnel, |link, up, ctx| {
+                up.silent = silent;
+                if silent && !up.peer.dpd.idle.is_zero() {
+                    up.want(Job::Liveness);
+                    up.begin_next(link, ctx);
+                }
+            }),
             Command::TrafficSent { tunnel } => {
                 self.on_current(tunnel, |link, _, ctx| link.last_sent = ctx.now);
             }
@@ -137,6 +144,9 @@ impl Endpoint {
     fn inbound_seen(&mut self, tunnel: TunnelId, spi: Spi) {
         self.on_current(tunnel, |link, up, ctx| {
             link.heard(ctx.now);
+            if let Some(child) = up.child(spi) {
+                child.known = true;
+            }
             // Not one whose rekey of ours is in flight: that answer decides.
             up.switch_to(spi, ctx);
         });

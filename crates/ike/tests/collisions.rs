@@ -322,6 +322,38 @@ fn both_delete_the_child_sa_and_neither_answer_names_it() {
     x.rest_without_child();
 }
 
+///     A                                  B
+///     |-- rekey ------------------------>|
+///     |             (lost) X--- answer --|
+///     |                     (its timers) |
+///     |-- rekey ------------------------>|      (again)
+///     |<------------------------ answer -|
+///     |-- delete ----------------------->|
+///     |<------------------------- rekey -|
+#[test]
+fn a_child_sa_whose_answer_is_lost_is_neither_used_nor_rekeyed_nor_deleted_meanwhile() {
+    for command in [Command::RekeyChild(TUNNEL), Command::DeleteChild(TUNNEL)] {
+        let mut x = Crossing::new();
+        let old = x.sending(B);
+        x.begin(A, 1, Command::RekeyChild(TUNNEL)).request(B, CREATE);
+        x.pair.run_secs(20);
+        x.pair.lose_all();
+        assert_eq!(x.sending(B), old, "A would not know what comes on the other one");
+        x.begin(B, 2, command.clone());
+        x.pair.run_secs(20);
+        let from_b = |x: &Crossing| x.pair.wire().iter().filter(|m| m.0 == A).count();
+        assert_eq!(from_b(&x), 0, "{:?}", x.pair.wire());
+        if matches!(command, Command::DeleteChild(_)) {
+            x.ends = true;
+            x.rest_without_child();
+        } else {
+            x.rest();
+            let rekeyed = x.pair.names(B).iter().filter(|name| **name == "ChildRekeyed").count();
+            assert_eq!(rekeyed, 2, "A's and its own");
+        }
+    }
+}
+
 // ---------------------------------------------------------------- Child create, Child create
 
 #[test]

@@ -242,3 +242,25 @@ fn both_sides_make_a_child_sa_at_once_and_one_stays() {
         pair.assert_at_rest();
     }
 }
+
+/// A peer that answers IKE while nothing comes through the Child SA may have lost it.
+#[test]
+fn a_silent_path_renews_the_child_sa_once_and_only_if_the_peer_lives() {
+    let rekeyed =
+        |pair: &Pair| pair.names(B).iter().filter(|name| **name == "ChildRekeyed").count();
+    let silent = |silent| Command::PathSilent { tunnel: TUNNEL, silent };
+    let mut pair = Pair::up(peers(), 4);
+    pair.command(B, silent(true));
+    pair.run_secs(60);
+    assert_eq!(rekeyed(&pair), 1);
+    pair.assert_at_rest();
+    // The path was down as a whole, and data came before anything of IKE.
+    pair.deaf = [true, true];
+    pair.command(B, silent(true));
+    pair.run_secs(5);
+    pair.command(B, silent(false));
+    pair.deaf = [false, false];
+    pair.run_secs(60);
+    assert_eq!(rekeyed(&pair), 1);
+    pair.assert_at_rest();
+}

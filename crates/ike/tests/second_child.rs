@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::rogue::{ROGUE, Rogue, beside_a_tunnel, error, esp_offer};
-use common::{B, nets};
-use ike::Event;
-use ike::message::{ExchangeType, NotifyType, Payload};
+use common::rogue::{ROGUE, Rogue, answers, beside_a_tunnel, error, esp_offer, inbound};
+use common::{B, Pair, nets};
+use ike::message::{ExchangeType, NotifyType, Payload, ProtocolId};
+use ike::{Command, Event};
 use sa::Spi;
 
 /// A tunnel has one Child SA: a second one may take its place if it carries at least as much, and is
@@ -46,4 +46,48 @@ fn a_second_child_sa_takes_no_network_away_from_the_tunnel() {
         assert!(answer.iter().any(|p| matches!(p, Payload::TsI(_))), "{answer:?}");
     }
     rogue.assert_alive(&mut pair);
+}
+
+/// The peer makes a Child SA that we asked for, and deletes it before its answer comes: that one must
+/// not come up here alone. What it was for is tried again.
+#[test]
+fn a_child_sa_whose_delete_overtakes_its_answer_does_not_come_up() {
+    let mut pair = beside_a_tunnel();
+    let mut rogue = Rogue::up(&mut pair, 1);
+    let asked = |pair: &Pair, from: usize| {
+        let create = |octets: &Vec<u8>| octets[18] == ExchangeType::CREATE_CHILD_SA.0;
+        let request = answers(pair, from).into_iter().find(create);
+        request.map(|octets| u32::from_be_bytes(octets[20..24].try_into().unwrap()))
+    };
+    let answer = |spi: Spi| {
+        let [_, tsr, tsi] = Rogue::child(spi);
+        let (Payload::TsI(theirs), Payload::TsR(ours)) = (tsr, tsi) else { unreachable!() };
+        [
+            esp_offer(spi, None),
+            Payload::Nonce(vec![7; 32]),
+            Payload::TsI(ours),
+            Payload::TsR(theirs),
+        ]
+    };
+    let old = pair.hosts[B].endpoint.child_info(ROGUE).unwrap();
+    let before = pair.hosts[B].sent.len();
+    pair.command(B, Command::RekeyChild(ROGUE));
+    let id = asked(&pair, before).expect("a rekey");
+    let gone = Spi(0x7777);
+    let spis = vec![gone.to_be_bytes().to_vec()];
+    let delete = Payload::Delete { protocol: ProtocolId::ESP, spis };
+    let answered = rogue.ask(&mut pair, ExchangeType::INFORMATIONAL, &[delete]);
+    assert_eq!(answered, Some(vec![]), "we do not know it yet");
+    let late = rogue.response(ExchangeType::CREATE_CHILD_SA, id, &answer(gone));
+    let before = pair.hosts[B].sent.len();
+    pair.inject(B, rogue.path, &late);
+    let now = pair.hosts[B].endpoint.child_info(ROGUE).unwrap();
+    assert_eq!((now.inbound, now.outbound), (old.inbound, old.outbound), "the old one stays");
+    assert_eq!(inbound(&pair), 1);
+    pair.run_secs(3);
+    let id = asked(&pair, before).expect("another try");
+    let taken = rogue.response(ExchangeType::CREATE_CHILD_SA, id, &answer(Spi(0x7778)));
+    pair.inject(B, rogue.path, &taken);
+    let now = pair.hosts[B].endpoint.child_info(ROGUE).unwrap();
+    assert_eq!(now.outbound, Spi(0x7778));
 }

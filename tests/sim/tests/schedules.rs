@@ -117,6 +117,11 @@ const ONCE_FAILED: &[(&str, u64, &[usize])] = &[
         100_524_591,
         &[0, 1, 2, 3, 4, 5, 6, 8, 9],
     ),
+    (
+        "a Child SA whose answer was lost for long was rekeyed, and its successor deleted unheard",
+        200_034_516,
+        &[0, 1, 2, 3, 4, 5, 6, 7],
+    ),
 ];
 
 #[test]

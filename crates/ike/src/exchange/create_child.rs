@@ -32,13 +32,28 @@ pub(crate) struct Started {
     restarts: u8,
     /// What the peer made meanwhile for the same purpose: our SPI of it, and its lowest nonce.
     pub(crate) rival: Option<(Spi, Vec<u8>)>,
+    /// The peer's SPIs that it deleted meanwhile and that we do not know: its answer may be late.
+    deleted: Vec<Spi>,
+}
+
+/// The most of them that are kept: a peer has one.
+const MAX_DELETED: usize = 4;
+
+impl Started {
+    /// The peer deletes a Child SA that we do not have.
+    pub(crate) fn note_delete(&mut self, outbound: Spi) {
+        if self.deleted.len() < MAX_DELETED && !self.deleted.contains(&outbound) {
+            self.deleted.push(outbound);
+        }
+    }
 }
 
 /// Begins the exchange; `rekeys` is our SPI of the Child SA to be replaced.
 pub(crate) fn start(up: &mut Established, link: &mut Link, rekeys: Option<Spi>, ctx: &mut Context) {
     let group = up.peer.esp.groups.first().copied();
     let (spi, nonce) = (ctx.esp_spi(), ctx.nonce());
-    let started = Started { rekeys, spi, nonce, ke: None, restarts: 0, rival: None };
+    let started =
+        Started { rekeys, spi, nonce, ke: None, restarts: 0, rival: None, deleted: Vec::new() };
     send(up, link, started, group, ctx);
 }
 
@@ -93,7 +108,8 @@ pub(crate) fn process_response(
         return ctx.release_spi(started.spi);
     }
     match establish(up, link, &started, parts, ctx) {
-        Ok(()) => settle(up, &started, ctx),
+        Ok(true) => settle(up, &started, ctx),
+        Ok(false) => gone(up, &started, ctx),
         Err(diagnosis) => {
             ctx.release_spi(started.spi);
             failed(up, link, &started, diagnosis, ctx);
@@ -141,13 +157,25 @@ fn failed(
     up.retry(job, ctx);
 }
 
+/// The peer deleted the new Child SA before its answer came.
+fn gone(up: &mut Established, started: &Started, ctx: &mut Context) {
+    ctx.release_spi(started.spi);
+    match started.rekeys {
+        // The peer's own does what ours was for.
+        _ if started.rival.is_some() => {}
+        Some(old) if up.child(old).is_some() => up.retry_soon(Job::RekeyChild(old), ctx),
+        _ => up.retry_soon(Job::CreateChild, ctx),
+    }
+}
+
+/// Makes the Child SA that the peer agreed to; `false` if it ended it already.
 fn establish(
     up: &mut Established,
     link: &Link,
     started: &Started,
     parts: &Parts,
     ctx: &mut Context,
-) -> Result<(), Diagnosis> {
+) -> Result<bool, Diagnosis> {
     let protocol = |what: &str| Diagnosis::Protocol(what.to_owned());
     let (Some(answer), Some(nr), Some(tsi), Some(tsr)) =
         (&parts.sa, &parts.nonce, &parts.tsi, &parts.tsr)
@@ -162,6 +190,9 @@ fn establish(
             refusal.diagnosis().unwrap_or_else(|| protocol("INVALID_KE"))
         },
     )?;
+    if started.deleted.contains(&accepted.peer_spi) {
+        return Ok(false);
+    }
     let fresh: Option<Secret> = match (&started.ke, &parts.ke) {
         (None, _) => None,
         (Some(ke), Some((group, public)))
@@ -181,7 +212,7 @@ fn establish(
     };
     let child = child_sa::install(&up.peer, accepted, started.spi, &seed, link.esp(), ctx);
     up.children.push(child);
-    Ok(())
+    Ok(true)
 }
 
 /// The new Child SA stands: use it and delete the old one, or, if the peer made one meanwhile,

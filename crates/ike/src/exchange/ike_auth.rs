@@ -400,7 +400,10 @@ impl AuthWait {
             nr: &self.nr,
             ours: false,
         };
-        Ok((child_sa::install(peer, accepted, spi, &seed, link.esp(), ctx), payloads))
+        let mut child = child_sa::install(peer, accepted, spi, &seed, link.esp(), ctx);
+        // A peer without it has no IKE SA to hear of it on either.
+        child.known = true;
+        Ok((child, payloads))
     }
 }
 

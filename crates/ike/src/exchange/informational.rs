@@ -38,6 +38,9 @@ pub(crate) fn process_request(
             deleted.push(inbound.to_be_bytes().to_vec());
             up.remove_child(inbound, DownReason::DeletedByPeer, ctx);
         }
+        if let (None, Some(Pending::Child(started))) = (found, &mut up.pending) {
+            started.note_delete(outbound);
+        }
     }
     let mut answer = mobike::process_request(up, link, path, parts, ctx);
     if !deleted.is_empty() {
