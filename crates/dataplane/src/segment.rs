@@ -49,6 +49,7 @@ pub(crate) fn split(
     let malformed = DropReason::InnerMalformed;
     let length = header_len(octets, view, gso).ok_or(malformed)?;
     let original = octets.get(..length).ok_or(malformed)?;
+    let template = Template::new(original, view, gso.kind).ok_or(malformed)?;
     let step = usize::from(gso.segment);
     let mut start = length;
     let mut index: u16 = 0;
@@ -65,7 +66,7 @@ pub(crate) fn split(
             first: start == length,
             last: end == view.length,
         };
-        let checksum = rewrite(headers, view, gso.kind, &place, end - start).ok_or(malformed)?;
+        let checksum = template.rewrite(headers, &place, end - start).ok_or(malformed)?;
         emit(Segment { headers, checksum, body: start..end })?;
         start = end;
         index = index.wrapping_add(1);
@@ -80,59 +81,85 @@ struct Place {
     last: bool,
 }
 
-/// Makes the headers of the super-packet those of one segment of `body` octets. The transport
-/// checksum is left to the pass that seals it.
-fn rewrite(
-    headers: &mut [u8],
-    view: &IpView,
+/// What all segments have in common: the sums of those header words that are the same in each.
+struct Template {
     kind: GsoKind,
-    place: &Place,
-    body: usize,
-) -> Option<Checksum> {
-    let total = u16::try_from(headers.len() + body).ok()?;
-    let (ip, transport) = headers.split_at_mut_checked(view.upper)?;
-    match view.source {
-        IpAddr::V4(_) => {
+    upper: usize,
+    /// Of the IPv4 header.
+    ip: Option<u64>,
+    /// Of the pseudo-header and the transport header.
+    transport: u64,
+}
+
+impl Template {
+    fn new(headers: &[u8], view: &IpView, kind: GsoKind) -> Option<Self> {
+        let (ip, transport) = headers.split_at_checked(view.upper)?;
+        let of = |octets: &[u8], parts: &[Range<usize>]| {
+            parts
+                .iter()
+                .try_fold(0, |sum, part| Some(checksum::add(sum, octets.get(part.clone())?)))
+        };
+        let (ip, addresses) = match view.source {
+            // Without the length, the identification and the checksum.
+            IpAddr::V4(_) => (Some(of(ip, &[0..2, 6..10, 12..ip.len()])?), ip.get(12..20)?),
+            IpAddr::V6(_) => (None, ip.get(8..40)?),
+        };
+        let same = match kind {
+            // Without the sequence number, the word of the flags, and the checksum.
+            GsoKind::Tcp => of(transport, &[0..4, 8..12, 14..16, 18..transport.len()])?,
+            // Without the length and the checksum.
+            GsoKind::Udp => of(transport, &[0..4])?,
+        };
+        let transport = checksum::pseudo_header(addresses, view.protocol, 0) + same;
+        Some(Self { kind, upper: view.upper, ip, transport })
+    }
+
+    /// Makes `headers`, a copy of the super-packet's, those of one segment of `body` octets. The
+    /// transport checksum is left to the pass that seals it.
+    fn rewrite(&self, headers: &mut [u8], place: &Place, body: usize) -> Option<Checksum> {
+        let total = u16::try_from(headers.len() + body).ok()?;
+        let (ip, transport) = headers.split_at_mut_checked(self.upper)?;
+        if let Some(same) = self.ip {
             let id = u16::from_be_bytes([*ip.get(4)?, *ip.get(5)?]).wrapping_add(place.index);
             ip.get_mut(2..4)?.copy_from_slice(&total.to_be_bytes());
             ip.get_mut(4..6)?.copy_from_slice(&id.to_be_bytes());
-            ip.get_mut(10..12)?.fill(0);
-            let sum = checksum::of(&[ip]);
-            ip.get_mut(10..12)?.copy_from_slice(&sum.to_be_bytes());
-        }
-        IpAddr::V6(_) => {
+            let sum = checksum::fold(same + word(total) + word(id));
+            ip.get_mut(10..12)?.copy_from_slice(&sum.map(|octet| !octet));
+        } else {
             let length = total.checked_sub(40)?;
             ip.get_mut(4..6)?.copy_from_slice(&length.to_be_bytes());
         }
+        let length = u16::try_from(transport.len() + body).ok()?;
+        let (at, own) = match self.kind {
+            GsoKind::Tcp => {
+                let sequence = u32::from_be_bytes(*transport.get(4..8)?.first_chunk::<4>()?);
+                let sequence = sequence.wrapping_add(u32::try_from(place.offset).ok()?);
+                transport.get_mut(4..8)?.copy_from_slice(&sequence.to_be_bytes());
+                let flags = transport.get_mut(13)?;
+                if !place.last {
+                    *flags &= !TCP_FIN_PSH;
+                }
+                if !place.first {
+                    *flags &= !TCP_CWR;
+                }
+                let flags = u16::from_be_bytes([*transport.get(12)?, *transport.get(13)?]);
+                let sequence = u64::from(u32::from_ne_bytes(sequence.to_be_bytes()));
+                (16, sequence + word(flags))
+            }
+            GsoKind::Udp => {
+                transport.get_mut(4..6)?.copy_from_slice(&length.to_be_bytes());
+                (6, word(length))
+            }
+        };
+        transport.get_mut(at..at + 2)?.fill(0);
+        let sum = self.transport + word(length) + own;
+        Some(Checksum { field: self.upper + at, sum, udp: self.kind == GsoKind::Udp })
     }
-    let length = u16::try_from(transport.len() + body).ok()?;
-    let at = match kind {
-        GsoKind::Tcp => {
-            let sequence = u32::from_be_bytes(*transport.get(4..8)?.first_chunk::<4>()?);
-            let sequence = sequence.wrapping_add(u32::try_from(place.offset).ok()?);
-            transport.get_mut(4..8)?.copy_from_slice(&sequence.to_be_bytes());
-            let flags = transport.get_mut(13)?;
-            if !place.last {
-                *flags &= !TCP_FIN_PSH;
-            }
-            if !place.first {
-                *flags &= !TCP_CWR;
-            }
-            16
-        }
-        GsoKind::Udp => {
-            transport.get_mut(4..6)?.copy_from_slice(&length.to_be_bytes());
-            6
-        }
-    };
-    transport.get_mut(at..at + 2)?.fill(0);
-    let addresses = match view.source {
-        IpAddr::V4(_) => ip.get(12..20)?,
-        IpAddr::V6(_) => ip.get(8..40)?,
-    };
-    let sum = checksum::pseudo_header(addresses, view.protocol, length);
-    let sum = checksum::add(sum, transport);
-    Some(Checksum { field: view.upper + at, sum, udp: kind == GsoKind::Udp })
+}
+
+/// A word of a header, as [`checksum::add`] takes it.
+fn word(value: u16) -> u64 {
+    u64::from(u16::from_ne_bytes(value.to_be_bytes()))
 }
 
 /// What completes a partial checksum, whose field holds the sum of the pseudo-header: the packet up to

@@ -497,9 +497,13 @@ fn a_super_packet_arrives_as_the_segments_that_the_kernel_would_have_made() {
             let transport = match kind {
                 GsoKind::Tcp => {
                     let mut t = vec![
-                        0x10, 0, 0x20, 0, 0xff, 0xff, 0xff, 0, 0, 0, 0, 1, 0x50, 0x19, 1, 0, 0, 0,
+                        0x10, 0, 0x20, 0, 0xff, 0xff, 0xff, 0, 0, 0, 0, 1, 0x80, 0x19, 1, 0, 0, 0,
                         0, 0,
                     ];
+                    // Timestamps, as every TCP has them.
+                    t.extend_from_slice(&[
+                        1, 1, 8, 10, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0,
+                    ]);
                     t.extend_from_slice(&data);
                     t
                 }
@@ -527,7 +531,7 @@ fn a_super_packet_arrives_as_the_segments_that_the_kernel_would_have_made() {
             for (i, p) in opened.iter().enumerate() {
                 assert_eq!(transport_sum(p), 0, "segment {i}");
                 let view = IpView::parse(p).unwrap();
-                let header = if kind == GsoKind::Tcp { 20 } else { 8 };
+                let header = if kind == GsoKind::Tcp { 32 } else { 8 };
                 if kind == GsoKind::Tcp {
                     let sequence =
                         u32::from_be_bytes(p[view.upper + 4..view.upper + 8].try_into().unwrap());
