@@ -265,17 +265,18 @@ impl Endpoint {
 
     /// Child SAs whose new IKE SA is gone before they could move.
     fn bury(&mut self, estate: crate::established::Estate) {
+        let tunnel = estate.tunnel;
+        let sending = estate.children.iter().filter(|child| child.sends());
+        let outbound: Vec<Spi> = sending.map(|child| child.outbound).collect();
+        // If the peer was authenticated anew, that IKE SA takes over first.
+        self.ctx.effects.push_back(Effect::Leave { tunnel, outbound });
         for child in estate.children {
-            let tunnel = estate.tunnel;
-            if !child.is_waiting() {
-                self.ctx.events.push_back(Event::RemoveOutbound { tunnel, spi: child.outbound });
-            }
             // What the peer sent before it knew arrives.
             self.ctx.retire_inbound(tunnel, child.inbound);
             let reason = DownReason::Replaced;
             self.ctx.effects.push_back(Effect::ChildGone { tunnel, reason });
         }
-        let (tunnel, reason) = (estate.tunnel, DownReason::Replaced);
+        let reason = DownReason::Replaced;
         self.ctx.effects.push_back(Effect::Ended { tunnel, reason });
     }
 

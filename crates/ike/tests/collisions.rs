@@ -13,6 +13,8 @@ use common::{A, B, Pair, TUNNEL, peers};
 use ike::{Command, DownReason, Event};
 use sa::Spi;
 
+const INIT: u8 = 34;
+const AUTH: u8 = 35;
 const CREATE: u8 = 36;
 const INFO: u8 = 37;
 
@@ -320,6 +322,29 @@ fn both_delete_the_child_sa_and_neither_answer_names_it() {
     x.request(A, INFO).request(B, INFO).response(A, INFO).response(B, INFO);
     x.wire(&[]);
     x.rest_without_child();
+}
+
+///     A                                  B
+///     |-- IKE rekey ---\   /- IKE rekey --|
+///     |-- a new IKE SA, to IKE_AUTH ---->|      (a reload)
+///     |<---------------- both answers ---|
+///     |-- delete of its rekey's IKE SA ->|
+///     |-- delete of the old IKE SA ----->|      (B's own rekey of it is still in flight)
+#[test]
+fn the_ike_sa_of_a_reload_takes_over_from_two_crossing_ike_rekeys() {
+    let mut x = Crossing::new();
+    x.begin(A, 1, Command::RekeyIke(TUNNEL)).begin(B, 2, Command::RekeyIke(TUNNEL));
+    x.begin(A, 3, Command::Reestablish(TUNNEL));
+    x.request(B, INIT).response(A, INIT).request(B, CREATE).request(B, AUTH);
+    x.response(A, CREATE).response(A, AUTH);
+    // The later DELETE arrives first.
+    x.wire(&[(A, CREATE, false), (B, INFO, false), (B, INFO, false)]);
+    for at in [2, 1] {
+        x.pair.deliver(at);
+        x.check();
+        assert!(x.pair.hosts[B].outbound.is_some(), "B sends on what it has");
+    }
+    x.rest();
 }
 
 ///     A                                  B
