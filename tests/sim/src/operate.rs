@@ -42,6 +42,10 @@ impl World {
                 if self.net.is_translated(agent) {
                     // Until the customer gateway says something, nobody knows where it is.
                     self.model.disturb(agent, 0);
+                    if self.dpd_timeout(agent) > self.dpd_timeout(0) {
+                        // It asks so seldom that the VGW may give it up before that.
+                        self.model.disturb(agent, 1);
+                    }
                     self.net.rebind(agent, address);
                 } else if self.settings.may_move(agent) {
                     self.model.disturb(agent, 0);
@@ -111,6 +115,12 @@ impl World {
         }
         self.reload(host, config.clone());
         self.nodes[host].config = config;
+    }
+
+    /// After what silence a site takes its peers for dead.
+    fn dpd_timeout(&self, host: usize) -> Duration {
+        let tunnels = self.nodes[host].config.connections.iter().flat_map(|c| &c.tunnels);
+        tunnels.map(|tunnel| tunnel.options.dpd_timeout).max().unwrap_or_default()
     }
 
     fn reload(&mut self, host: usize, config: Config) {
