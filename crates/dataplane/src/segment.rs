@@ -108,7 +108,7 @@ impl Template {
             // Without the sequence number, the word of the flags, and the checksum.
             GsoKind::Tcp => of(transport, &[0..4, 8..12, 14..16, 18..transport.len()])?,
             // Without the length and the checksum.
-            GsoKind::Udp => of(transport, &[0..4])?,
+            GsoKind::Udp => checksum::add(0, transport.get(0..4)?),
         };
         let transport = checksum::pseudo_header(addresses, view.protocol, 0) + same;
         Some(Self { kind, upper: view.upper, ip, transport })
