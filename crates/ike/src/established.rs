@@ -25,6 +25,9 @@ pub(crate) const RIVAL: Duration = Duration::from_secs(10);
 /// First wait before a Child SA that was refused is tried again; it doubles up to the longest.
 const CHILD_RETRY: Duration = Duration::from_secs(5);
 const CHILD_RETRY_LONGEST: Duration = Duration::from_secs(300);
+/// How long a path must stay silent after its peer was heard, which comes before the next probe is answered
+/// when the whole path is back.
+const STILL_SILENT: Duration = Duration::from_secs(5);
 /// How long a peer must say that it does not know an IKE SA. Three transmissions of a request.
 const LOST: Duration = Duration::from_millis(1400);
 /// The most IKE SAs of one tunnel: replaced ones whose DELETE is still to come are among them.
@@ -63,6 +66,8 @@ pub(crate) enum Job {
     CreateChild,
     RekeyChild(Spi),
     RekeyIke,
+    /// Another Child SA in the place of one through which nothing comes.
+    RenewSilent,
 }
 
 /// The exchange of ours that is in flight.
@@ -143,7 +148,7 @@ pub(crate) struct Established {
     pub(crate) ask_again_after: Instant,
     /// When the peer first said that it does not know this IKE SA.
     unknown_since: Option<Instant>,
-    /// Nothing comes through the Child SA, and the peer was not heard since.
+    /// Nothing comes through the Child SA, and it was not renewed since.
     pub(crate) silent: bool,
 }
 
@@ -250,8 +255,15 @@ impl Established {
         }
     }
 
-    /// The peer lives: if nothing came through the Child SA, it may not have it any more.
-    pub(crate) fn renew_silent(&mut self) {
+    /// The peer lives: if nothing comes through the Child SA in the next seconds either, it may not have
+    /// it any more.
+    pub(crate) fn doubt_silent(&mut self, ctx: &Context) {
+        if self.silent && !self.retries.iter().any(|(_, job)| *job == Job::RenewSilent) {
+            self.want_at(ctx.now + STILL_SILENT, Job::RenewSilent);
+        }
+    }
+
+    fn renew_silent(&mut self) {
         if std::mem::take(&mut self.silent)
             && let Some(spi) = self.live().map(|child| child.inbound)
         {
@@ -321,6 +333,7 @@ impl Established {
                 }
                 Job::UpdateAddresses if current => mobike::start_update(self, link, ctx),
                 Job::CheckPath if current => mobike::start_check(self, link, ctx),
+                Job::RenewSilent if current => self.renew_silent(),
                 Job::RekeyIke if current => rekey_ike::start(self, link, ctx),
                 Job::Liveness if current => {
                     let payloads = mobike::where_are_we(self, link);
@@ -438,7 +451,9 @@ impl Established {
 
     /// Gives everything away that belongs to the tunnel rather than to the IKE SA.
     pub(crate) fn take_estate(&mut self, link: &Link) -> Estate {
-        let ours = |job: &Job| matches!(job, Job::DeleteIke | Job::RekeyIke | Job::Liveness);
+        let ours = |job: &Job| {
+            matches!(job, Job::DeleteIke | Job::RekeyIke | Job::Liveness | Job::RenewSilent)
+        };
         let mut jobs = std::mem::take(&mut self.jobs);
         jobs.retain(|job| !ours(job));
         let mut retries = std::mem::take(&mut self.retries);

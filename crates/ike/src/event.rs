@@ -53,8 +53,8 @@ pub enum Command {
         /// The tunnel.
         tunnel: TunnelId,
     },
-    /// Nothing comes through the tunnel's Child SA any more, or something does again. A peer that answers
-    /// IKE but nothing that is inside may have lost the Child SA: it is rekeyed, once.
+    /// Nothing comes through the tunnel's Child SA any more, or something does again. A peer that goes on
+    /// answering IKE but nothing that is inside may have lost the Child SA: it is rekeyed, once.
     PathSilent {
         /// The tunnel.
         tunnel: TunnelId,

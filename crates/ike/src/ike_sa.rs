@@ -312,7 +312,7 @@ impl IkeSa {
             }
         };
         link.respond(&mut up.protection, exchange, id, &answer, (path, &mut *ctx));
-        up.renew_silent();
+        up.doubt_silent(ctx);
         up.begin_next(link, ctx);
         self.after(ctx);
     }
@@ -353,7 +353,7 @@ impl IkeSa {
                     }
                     None => {}
                 }
-                up.renew_silent();
+                up.doubt_silent(ctx);
                 up.begin_next(link, ctx);
             }
             _ => ctx.counters.out_of_phase += 1,

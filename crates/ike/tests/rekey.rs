@@ -263,4 +263,10 @@ fn a_silent_path_renews_the_child_sa_once_and_only_if_the_peer_lives() {
     pair.run_secs(60);
     assert_eq!(rekeyed(&pair), 1);
     pair.assert_at_rest();
+    // It is back, and IKE was faster than the next probe.
+    pair.command(B, silent(true));
+    pair.run_secs(3);
+    pair.command(B, silent(false));
+    pair.run_secs(60);
+    assert_eq!(rekeyed(&pair), 1);
 }
