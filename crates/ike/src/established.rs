@@ -324,6 +324,9 @@ impl Established {
                 {
                     self.retry_soon(job, ctx);
                 }
+                Job::DeleteChild(spi) if current && !self.hand_over(spi, ctx) => {
+                    self.retry_soon(job, ctx);
+                }
                 Job::DeleteChild(spi) if current => delete::start_child(self, link, spi, ctx),
                 Job::CreateChild if current && self.live().is_none() => {
                     create_child::start(self, link, None, ctx);
@@ -401,6 +404,24 @@ impl Established {
         });
     }
 
+    /// What takes over from a Child SA that sends, and waits for that. There is none for one that never
+    /// sent: a redundant one says nothing about whether the peer has the other.
+    fn heir(&self, inbound: Spi) -> Option<&ChildSa> {
+        self.children.iter().find(|c| c.inbound == inbound && c.sends())?;
+        self.live().filter(|c| c.inbound != inbound && c.is_waiting())
+    }
+
+    /// Make before break: nothing is sent any more on the Child SA that we are about to delete.
+    /// Returns `false` if its successor cannot take over, because the peer may not have it yet.
+    fn hand_over(&mut self, inbound: Spi, ctx: &mut Context) -> bool {
+        let Some(heir) = self.heir(inbound) else { return true };
+        let (heir, waits) = (heir.inbound, heir.is_unconfirmed(ctx.now));
+        if !waits {
+            self.switch_to(heir, ctx);
+        }
+        !waits
+    }
+
     /// The Child SA is history for new traffic; if nobody deletes it, we do in the end.
     pub(crate) fn replaced(&mut self, inbound: Spi, ctx: &Context) {
         if let Some(child) = self.child(inbound) {
@@ -415,12 +436,10 @@ impl Established {
     pub(crate) fn remove_child(&mut self, inbound: Spi, reason: DownReason, ctx: &mut Context) {
         let Some(at) = self.children.iter().position(|c| c.inbound == inbound) else { return };
         let tunnel = self.peer.tunnel;
-        // The successor takes over before the half that sends goes. Not for one that never sent: a
-        // redundant one says nothing about whether the peer has the other.
         let sends = self.children.get(at).is_some_and(ChildSa::sends);
-        let waiting = self.live().filter(|c| c.inbound != inbound && c.is_waiting());
-        if let Some(successor) = waiting.filter(|_| sends).map(|c| c.inbound) {
-            self.switch_to(successor, ctx);
+        // It takes over before the half that sends goes.
+        if let Some(heir) = self.heir(inbound).map(|c| c.inbound) {
+            self.switch_to(heir, ctx);
         }
         let child = self.children.remove(at);
         if !child.is_waiting() {

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::rogue::{ROGUE, Rogue, answers, beside_a_tunnel, error, esp_offer, inbound};
 use common::{B, Pair, nets};
 use ike::message::{ExchangeType, NotifyType, Payload, ProtocolId};
@@ -90,4 +92,47 @@ fn a_child_sa_whose_delete_overtakes_its_answer_does_not_come_up() {
     pair.inject(B, rogue.path, &taken);
     let now = pair.hosts[B].endpoint.child_info(ROGUE).unwrap();
     assert_eq!(now.outbound, Spi(0x7778));
+}
+
+/// The peer opens a second Child SA and goes on sending on the first one. We delete the first one, but
+/// only when the second one is known to stand at the peer, and carries what we send.
+#[test]
+fn what_a_second_child_sa_replaces_is_deleted_after_nothing_is_sent_on_it_any_more() {
+    let mut pair = beside_a_tunnel();
+    let mut rogue = Rogue::up(&mut pair, 1);
+    let old = pair.hosts[B].endpoint.child_info(ROGUE).unwrap();
+    let second = Spi(0x5556);
+    let [_, tsi, tsr] = Rogue::child(second);
+    let payloads = [esp_offer(second, None), Payload::Nonce(vec![7; 32]), tsi, tsr];
+    rogue.ask(&mut pair, ExchangeType::CREATE_CHILD_SA, &payloads).unwrap();
+    // What we ask from now on, and whether the second one carried our packets then.
+    let mut seen = pair.hosts[B].sent.len();
+    let mut asked = Vec::new();
+    for tenth in 0..200 {
+        if tenth == 150 {
+            // Its next request shows that it has our answer to the last one.
+            rogue.ask(&mut pair, ExchangeType::INFORMATIONAL, &[]).unwrap();
+        }
+        pair.run(Duration::from_millis(100));
+        let new = answers(&pair, seen);
+        seen = pair.hosts[B].sent.len();
+        let install = |e: &Event| matches!(e, Event::InstallOutbound(sa) if sa.spi == second);
+        let carries = pair.hosts[B].events.iter().any(install);
+        let ours = rogue.spis.0.to_be_bytes();
+        for request in new.iter().filter(|o| o[..8] == ours && o[19] & 0x20 == 0) {
+            let payloads = rogue.opened(request);
+            let id = u32::from_be_bytes(request[20..24].try_into().unwrap());
+            asked.push((payloads.clone(), carries));
+            let deletes = payloads.iter().any(|p| matches!(p, Payload::Delete { .. }));
+            let spis = vec![old.outbound.to_be_bytes().to_vec()];
+            let delete = Payload::Delete { protocol: ProtocolId::ESP, spis };
+            let answer = if deletes { vec![delete] } else { vec![] };
+            let octets = rogue.response(ExchangeType::INFORMATIONAL, id, &answer);
+            pair.inject(B, rogue.path, &octets);
+        }
+    }
+    let spis = vec![old.inbound.to_be_bytes().to_vec()];
+    let delete = Payload::Delete { protocol: ProtocolId::ESP, spis };
+    assert_eq!(asked, [(vec![], false), (vec![delete], true)]);
+    assert_eq!(pair.hosts[B].endpoint.child_info(ROGUE).unwrap().outbound, second);
 }

@@ -110,7 +110,8 @@ fn a_second_child_sa_for_other_networks_is_refused_and_the_first_stays() -> Resu
     let after = pair.await_agreed()?.1;
     ensure!(before.text("spi_in") == after.text("spi_in"), "{after:?}");
     pair.charon.initiate("wider")?;
-    // We delete the one that it replaced.
+    // We delete the one that it replaced, for charon's next request shows that it has the new one.
+    pair.charon.initiate_in_vain("other")?;
     let (sa, tunnel) = interop::wait::until("the wider one alone", interop::wait::LIMIT, || {
         let (sa, tunnel) = (pair.charon.await_established(NAME)?, pair.ours.tunnel(NAME)?);
         let done = sa.children().len() == 1 && tunnel.text("local_selectors") == "10.0.0.0/8";
