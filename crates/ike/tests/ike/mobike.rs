@@ -1,13 +1,10 @@
 //! MOBIKE (RFC 4555): addresses that change under an IKE SA.
-#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
-
-mod common;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use common::rogue::{KEY, Rogue, assert_untouched, beside_a_tunnel, error};
-use common::{A, B, Fault, Pair, TUNNEL, peers};
+use crate::common::rogue::{KEY, Rogue, assert_untouched, beside_a_tunnel, error};
+use crate::common::{A, B, Fault, Pair, TUNNEL, peers};
 use ike::message::{ExchangeType, NotifyType as N, Payload};
 use ike::{Command, DownReason, Event};
 use sa::{Path, Spi};
@@ -202,7 +199,7 @@ fn a_move_behind_a_nat_is_seen() {
     let info = [A, B].map(|h| pair.hosts[h].endpoint.ike_info(TUNNEL).unwrap());
     assert!(info[A].nat.local && !info[A].nat.remote);
     assert!(info[B].nat.remote && !info[B].nat.local);
-    assert_eq!(esp_remote(&pair, B).ip(), common::outside(A));
+    assert_eq!(esp_remote(&pair, B).ip(), crate::common::outside(A));
     pair.assert_at_rest();
 }
 
@@ -302,13 +299,13 @@ fn a_nat_that_the_peer_does_not_allow_is_reported_and_moves_nothing() {
     rogue.path.remote = ([203, 0, 113, 50], 4500).into();
     let answer = rogue.ask(&mut pair, INFO, &[update(), no_nats(home, local)]);
     assert_eq!(error(answer), N::UNEXPECTED_NAT_DETECTED);
-    let info = pair.hosts[B].endpoint.ike_info(common::rogue::ROGUE).unwrap();
+    let info = pair.hosts[B].endpoint.ike_info(crate::common::rogue::ROGUE).unwrap();
     assert_eq!(info.path.remote, home);
     // Without a NAT in between it is followed.
     let from = rogue.path.remote;
     let answer = rogue.ask(&mut pair, INFO, &[update(), no_nats(from, local)]);
     assert_eq!(answer, Some(vec![]));
-    let info = pair.hosts[B].endpoint.ike_info(common::rogue::ROGUE).unwrap();
+    let info = pair.hosts[B].endpoint.ike_info(crate::common::rogue::ROGUE).unwrap();
     assert_eq!(info.path.remote, from);
     assert_untouched(&mut pair);
 }
@@ -356,7 +353,7 @@ fn additional_addresses_are_kept_within_bounds() {
     let mut pair = beside_a_tunnel();
     let mut rogue = mobile(&mut pair);
     let known = |pair: &Pair| {
-        let info = pair.hosts[B].endpoint.ike_info(common::rogue::ROGUE).unwrap();
+        let info = pair.hosts[B].endpoint.ike_info(crate::common::rogue::ROGUE).unwrap();
         let texts = info.additional_addresses.iter().map(ToString::to_string);
         texts.collect::<Vec<_>>().join(" ")
     };
@@ -381,7 +378,7 @@ fn additional_addresses_are_kept_within_bounds() {
     assert_eq!(known(&pair).split(' ').count(), 8);
     say(&mut pair, &[(N::NO_ADDITIONAL_ADDRESSES, vec![])]);
     assert_eq!(known(&pair), "");
-    let info = pair.hosts[B].endpoint.ike_info(common::rogue::ROGUE).unwrap();
+    let info = pair.hosts[B].endpoint.ike_info(crate::common::rogue::ROGUE).unwrap();
     assert_eq!(info.path.remote, rogue.path.remote, "nothing moved");
     assert_untouched(&mut pair);
 }
@@ -413,7 +410,7 @@ fn a_wrong_cookie2_closes_the_ike_sa() {
 fn a_refused_move_is_reported_and_tried_again() {
     let mut pair = Pair::up(without_force(), 1);
     // The responder takes A for somebody at its own address, which cannot be.
-    let local = common::address(B);
+    let local = crate::common::address(B);
     pair.hold = true;
     pair.command(A, Command::LocalAddressChanged { tunnel: TUNNEL, local });
     let request = pair.hosts[A].sent.last().unwrap().clone();
@@ -427,9 +424,9 @@ fn a_refused_move_is_reported_and_tried_again() {
     assert_eq!(pair.failures(A), ["the peer answered UNACCEPTABLE_ADDRESSES"]);
     // It comes home.
     pair.hold = false;
-    move_to(&mut pair, A, common::address(A));
+    move_to(&mut pair, A, crate::common::address(A));
     pair.run_secs(20);
-    assert_eq!(esp_remote(&pair, B).ip(), common::address(A));
+    assert_eq!(esp_remote(&pair, B).ip(), crate::common::address(A));
     pair.assert_at_rest();
 }
 
@@ -445,14 +442,14 @@ fn a_nat_that_rebinds_twice_is_followed_to_the_last_place() {
     for _ in 0..2 {
         pair.rebind(A);
         let port = *pair.hosts[A].nat.as_ref().unwrap().values().next().unwrap();
-        let local = SocketAddr::new(common::address(B), 4500);
-        let path = Path { local, remote: SocketAddr::new(common::outside(A), port) };
+        let local = SocketAddr::new(crate::common::address(B), 4500);
+        let path = Path { local, remote: SocketAddr::new(crate::common::outside(A), port) };
         pair.command(B, Command::PathObserved { tunnel: TUNNEL, path });
         pair.run(Duration::from_millis(100));
     }
     pair.run_secs(2);
     let port = *pair.hosts[A].nat.as_ref().unwrap().values().next().unwrap();
-    assert_eq!(esp_remote(&pair, B), SocketAddr::new(common::outside(A), port));
+    assert_eq!(esp_remote(&pair, B), SocketAddr::new(crate::common::outside(A), port));
     assert_eq!(pair.hosts[B].endpoint.ike_info(TUNNEL).unwrap().path.remote.port(), port);
     pair.assert_at_rest();
 }

@@ -1,5 +1,4 @@
 //! The wire format: what is emitted parses back, and no octets make the parser panic.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use ike::message::{
     ExchangeType, HEADER_LEN, Header, Identity, MAX_PAYLOADS, Notify, NotifyType, ParseError,

@@ -1,13 +1,10 @@
 //! MOBIKE behind a NAT that forgets (RFC 4555 3.8), and on a path whose owner changes addresses.
-#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
-
-mod common;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use common::rogue::{KEY, Rogue, answers, assert_untouched, beside_a_tunnel};
-use common::{A, B, Fault, Pair, TUNNEL, address, outside, peers};
+use crate::common::rogue::{KEY, Rogue, answers, assert_untouched, beside_a_tunnel};
+use crate::common::{A, B, Fault, Pair, TUNNEL, address, outside, peers};
 use ike::message::{ExchangeType, NotifyType as N, Payload};
 use ike::{Command, Event, PeerConfig, TransmitPayload};
 use sa::{Path, Spi};
@@ -295,7 +292,7 @@ fn a_peer_that_answers_every_check_from_its_old_place_stays_there() {
     assert_eq!(checks, 4);
     let there = answers(&pair, begun).len();
     assert!(there <= 16, "{there} datagrams");
-    let info = pair.hosts[B].endpoint.ike_info(common::rogue::ROGUE).unwrap();
+    let info = pair.hosts[B].endpoint.ike_info(crate::common::rogue::ROGUE).unwrap();
     assert_eq!(info.path.remote, home.remote);
     rogue.path = home;
     rogue.assert_alive(&mut pair);

@@ -1,13 +1,9 @@
 //! Every exchange, from every start and behind every NAT, with each of its messages lost, doubled
 //! or late, while inner packets flow.
 
-#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
-
-mod common;
-
 use std::time::Duration;
 
-use common::{A, B, Fault, Pair, TUNNEL, outside, peers};
+use crate::common::{A, B, Fault, Pair, TUNNEL, outside, peers};
 use ike::{Command, PeerConfig};
 use sa::TunnelId;
 
@@ -122,8 +118,11 @@ fn a_tunnel_comes_up_from_every_start_and_behind_every_nat() {
         for host in [A, B] {
             let path = pair.hosts[host].outbound.as_ref().unwrap().path;
             assert_eq!(path.local.port(), 4500, "{site:?}: ESP is always in UDP on 4500");
-            let at_peer =
-                if site.before(1 - host) { outside(1 - host) } else { common::address(1 - host) };
+            let at_peer = if site.before(1 - host) {
+                outside(1 - host)
+            } else {
+                crate::common::address(1 - host)
+            };
             assert_eq!(path.remote.ip(), at_peer, "{site:?}");
         }
     }

@@ -3,13 +3,10 @@
 //! Nothing is delivered that a case does not deliver, and the nonces that decide are forced: each
 //! is the octet that its side had at the time. After each case both sides hold one IKE SA and one
 //! pair of Child SAs, the same one, and at no time could a packet have been lost.
-#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::{A, B, Pair, TUNNEL, peers};
+use crate::common::{A, B, Pair, TUNNEL, peers};
 use ike::{Command, DownReason, Event};
 use sa::Spi;
 

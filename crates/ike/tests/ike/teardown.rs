@@ -1,10 +1,8 @@
 //! DELETE, liveness, dead and restarted peers, NAT.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{A, B, Pair, TUNNEL, peers};
+use crate::common::{A, B, Pair, TUNNEL, peers};
 use ike::{Command, DownReason, Event, TransmitPayload};
 use sa::Path;
 
@@ -189,8 +187,8 @@ fn a_peer_that_restarted_learns_from_esp_and_tells_its_sender() {
     let mut pair = Pair::up(peers(), 9);
     let spi = pair.hosts[A].outbound.as_ref().unwrap().spi;
     let path = Path {
-        local: std::net::SocketAddr::new(common::address(B), 4500),
-        remote: std::net::SocketAddr::new(common::address(A), 4500),
+        local: std::net::SocketAddr::new(crate::common::address(B), 4500),
+        remote: std::net::SocketAddr::new(crate::common::address(A), 4500),
     };
     // One that was never ours makes nobody ask; nor does one too short for an answer.
     let sent = pair.hosts[A].sent.len();
@@ -214,8 +212,8 @@ fn a_hint_alone_takes_nothing_down() {
     let before = pair.hosts[A].endpoint.ike_info(TUNNEL).unwrap().initiator_spi;
     let spi = pair.hosts[A].outbound.as_ref().unwrap().spi;
     let path = Path {
-        local: std::net::SocketAddr::new(common::address(B), 4500),
-        remote: std::net::SocketAddr::new(common::address(A), 4500),
+        local: std::net::SocketAddr::new(crate::common::address(B), 4500),
+        remote: std::net::SocketAddr::new(crate::common::address(A), 4500),
     };
     for _ in 0..20 {
         pair.command(B, Command::UnknownEsp { spi, path, octets: 100 });

@@ -1,5 +1,4 @@
 //! Identities: their text in the configuration and their octets on the wire.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use ike::Identity;
 use ike::message::IdentityError;

@@ -1,5 +1,4 @@
 //! Published vectors of the PRFs, of prf+ and of the key derivation.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use ike::crypto::{SaKeys, child_keymat, prf, prf_plus, psk_auth};
 use ike::suite::{ChosenIke, Hash, IkeEncryption, KeGroup};

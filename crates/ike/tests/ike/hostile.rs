@@ -1,11 +1,8 @@
 //! What has broken other daemons, sent to an endpoint.
-#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
-
-mod common;
 
 use std::net::SocketAddr;
 
-use common::{A, B, Pair, TUNNEL, peers};
+use crate::common::{A, B, Pair, TUNNEL, peers};
 use ike::crypto::KeyExchange;
 use ike::message::{
     ExchangeType, HEADER_LEN, Header, NotifyType, Payload, Proposal, Transform, TransformType,
@@ -18,11 +15,11 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use sa::Path;
 
 fn from(remote: SocketAddr) -> Path {
-    Path { local: SocketAddr::new(common::address(B), 4500), remote }
+    Path { local: SocketAddr::new(crate::common::address(B), 4500), remote }
 }
 
 fn from_a() -> Path {
-    from(SocketAddr::new(common::address(A), 4500))
+    from(SocketAddr::new(crate::common::address(A), 4500))
 }
 
 fn plain(spis: (u64, u64), exchange: ExchangeType, id: u32, payloads: &[Payload]) -> Vec<u8> {
@@ -179,7 +176,7 @@ fn one_source_has_a_budget() {
     let public = KeyExchange::generate(KeGroup::X25519, &mut rng).unwrap().public().to_vec();
     for i in 0..100_u16 {
         let request = init(u64::from(i) + 1, offer(KeGroup::X25519), 31, public.clone());
-        pair.inject(B, from(SocketAddr::new(common::address(A), 1000 + i)), &request);
+        pair.inject(B, from(SocketAddr::new(crate::common::address(A), 1000 + i)), &request);
     }
     assert_eq!(pair.hosts[B].endpoint.half_open(), 16);
     assert_eq!(pair.hosts[B].endpoint.counters().cookies_sent, 84);

@@ -1,5 +1,4 @@
 //! Suites: what we offer, what we choose, and the line that says why nothing fits.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use ike::message::{Proposal, ProtocolId, Transform, TransformType as T};
 use ike::suite::{

@@ -1,15 +1,12 @@
 //! What strangers can cost: memory, computation, and the place of the true peer.
-#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
-
-mod common;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::rogue::{
+use crate::common::rogue::{
     self, ROGUE, Rogue, answers, assert_untouched, beside_a_tunnel, error, ike_offer, plain,
 };
-use common::{A, B, Pair, TUNNEL, peers};
+use crate::common::{A, B, Pair, TUNNEL, peers};
 use ike::crypto::KeyExchange;
 use ike::message::{
     ExchangeType, NotifyType, Payload, Proposal, ProtocolId, Transform, TransformType,
@@ -22,7 +19,7 @@ use rand_chacha::rand_core::SeedableRng;
 use sa::Path;
 
 fn from(remote: SocketAddr) -> Path {
-    Path { local: SocketAddr::new(common::address(B), 4500), remote }
+    Path { local: SocketAddr::new(crate::common::address(B), 4500), remote }
 }
 
 fn init(spi: u64, group: KeGroup, public: Vec<u8>, padding: usize) -> Vec<u8> {
@@ -48,7 +45,7 @@ fn requests_in_the_name_of_the_peer_do_not_keep_it_out() {
     let value = public(KeGroup::X25519);
     for spi in 1..=100 {
         let request = init(spi, KeGroup::X25519, value.clone(), 60);
-        let source = SocketAddr::new(common::address(A), 1000 + spi as u16);
+        let source = SocketAddr::new(crate::common::address(A), 1000 + spi as u16);
         pair.inject(B, from(source), &request);
     }
     assert_eq!(pair.hosts[B].endpoint.half_open(), 16, "the others were asked for a cookie");
@@ -64,7 +61,7 @@ fn requests_in_the_name_of_the_peer_do_not_keep_it_out() {
 fn a_source_with_cookies_has_a_share_of_its_own() {
     let mut pair = Pair::new(peers(), 1);
     let value = public(KeGroup::X25519);
-    let path = from(SocketAddr::new(common::address(A), 999));
+    let path = from(SocketAddr::new(crate::common::address(A), 999));
     for spi in 1..=200 {
         let request = init(spi, KeGroup::X25519, value.clone(), 60);
         let before = pair.hosts[B].sent.len();
@@ -233,7 +230,7 @@ fn a_peer_that_comes_and_goes_without_end_leaves_little() {
 fn requests_to_which_no_answer_can_go_get_none() {
     let mut pair = beside_a_tunnel();
     let before = pair.hosts[B].sent.len();
-    let path = from(SocketAddr::new(common::address(A), 0));
+    let path = from(SocketAddr::new(crate::common::address(A), 0));
     pair.inject(B, path, &init(5, KeGroup::X25519, public(KeGroup::X25519), 60));
     pair.inject(B, path, &plain((9, 9), ExchangeType::INFORMATIONAL, 3, &[nonce()]));
     assert_eq!(pair.hosts[B].sent.len(), before);

@@ -1,16 +1,13 @@
 //! A stranger who has done IKE_SA_INIT and so has keys: whatever it sends under them opens no
 //! door, costs bounded memory, and leaves the tunnel beside it alone.
-#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::rogue::{
+use crate::common::rogue::{
     KEY, Rogue, answers, assert_untouched, beside_a_tunnel, error, esp_offer, ike_delete,
     ike_offer, plain, raw,
 };
-use common::{A, B, Pair, TUNNEL, peers};
+use crate::common::{A, B, Pair, TUNNEL, peers};
 use ike::message::{ExchangeType, Notify, NotifyType, Payload, ProtocolId, emit_chain};
 use ike::suite::KeGroup;
 use ike::{Command, Event};
@@ -176,7 +173,7 @@ fn wrong_auth_of_every_shape_is_refused_with_one_line() {
 #[test]
 fn an_empty_key_of_ours_authenticates_nobody_and_begins_nothing() {
     let mut pair = Pair::up(peers(), 1);
-    let mut config = common::rogue::config();
+    let mut config = crate::common::rogue::config();
     config.psk = Secret::default();
     config.remote = Some([203, 0, 113, 99].into());
     pair.hosts[B].endpoint.add_peer(config);
@@ -186,7 +183,7 @@ fn an_empty_key_of_ours_authenticates_nobody_and_begins_nothing() {
     let answer = rogue.ask(&mut pair, ExchangeType::IKE_AUTH, &payloads);
     assert_eq!(error(answer), NotifyType::AUTHENTICATION_FAILED);
     let sent = pair.hosts[B].sent.len();
-    pair.command(B, Command::Initiate(common::rogue::ROGUE));
+    pair.command(B, Command::Initiate(crate::common::rogue::ROGUE));
     assert_eq!(pair.hosts[B].sent.len(), sent);
     let [.., Event::Failed { diagnosis, .. }, Event::IkeDown { .. }] = &pair.hosts[B].events[..]
     else {

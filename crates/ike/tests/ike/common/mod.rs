@@ -1,7 +1,5 @@
 //! Two endpoints in memory: virtual time, a network with loss, duplication, reordering and NAT,
 //! and a model of what the data planes would hold.
-#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
-#![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod rogue;
 
@@ -582,10 +580,6 @@ impl Pair {
     pub fn ports(&self, host: usize) -> BTreeSet<(u16, u16)> {
         let ports = |t: &Transmit| (t.path.local.port(), t.path.remote.port());
         self.hosts[host].sent.iter().map(ports).collect()
-    }
-
-    pub fn in_transit(&self) -> usize {
-        self.wire.len()
     }
 
     /// Loses what is on the wire.

@@ -1,10 +1,8 @@
 //! IKE_SA_INIT and IKE_AUTH between two endpoints in memory.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{A, B, Pair, TUNNEL, nets, outside, peers};
+use crate::common::{A, B, Pair, TUNNEL, nets, outside, peers};
 use ike::suite::{IkeEncryption, KeGroup};
 use ike::{Command, EndpointConfig, Event, Identity};
 use sa::{Bits, Secret};

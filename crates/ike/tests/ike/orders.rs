@@ -2,13 +2,10 @@
 //! with every single message lost, doubled or late; with the nonces forced both ways.
 //!
 //! The orders are enumerated: at each point any message on the wire may be the next to arrive.
-#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::{A, B, Fault, Pair, TUNNEL, peers};
+use crate::common::{A, B, Fault, Pair, TUNNEL, peers};
 use ike::Command;
 use sa::TunnelId;
 

@@ -3,11 +3,7 @@
 //! of perfect forward secrecy), nothing left out. One test for each group, so that they run beside
 //! each other.
 
-#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
-
-mod common;
-
-use common::{A, B, Pair, TUNNEL, peers};
+use crate::common::{A, B, Pair, TUNNEL, peers};
 use ike::Command;
 use ike::suite::{EspEncryption, EspProposals, Hash, IkeEncryption, IkeProposals, KeGroup};
 use sa::{Bits, CbcIntegrity, EspSuite};

@@ -1,12 +1,9 @@
 //! CREATE_CHILD_SA for a second Child SA.
-#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::rogue::{ROGUE, Rogue, answers, beside_a_tunnel, error, esp_offer, inbound};
-use common::{B, Pair, nets};
+use crate::common::rogue::{ROGUE, Rogue, answers, beside_a_tunnel, error, esp_offer, inbound};
+use crate::common::{B, Pair, nets};
 use ike::message::{ExchangeType, NotifyType, Payload, ProtocolId};
 use ike::{Command, Event};
 use sa::Spi;

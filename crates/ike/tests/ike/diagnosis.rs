@@ -1,10 +1,8 @@
 //! What people read when a tunnel does not come up: exact lines.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{A, B, Pair, TUNNEL, nets, peers};
+use crate::common::{A, B, Pair, TUNNEL, nets, peers};
 use ike::suite::{EspEncryption, Hash, IkeEncryption, KeGroup};
 use ike::{Command, DownReason, Event, PeerConfig};
 use sa::{Bits, Secret};

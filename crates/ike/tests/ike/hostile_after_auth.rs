@@ -1,11 +1,8 @@
 //! An authenticated peer that misbehaves harms its own tunnel only, and gets no further than an
 //! error notification.
-#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
 
-mod common;
-
-use common::B;
-use common::rogue::{
+use crate::common::B;
+use crate::common::rogue::{
     ROGUE, Rogue, answers, assert_untouched, beside_a_tunnel, error, esp_offer, ike_offer, raw,
 };
 use ike::crypto::KeyExchange;
@@ -152,7 +149,7 @@ fn key_exchange_values_that_cannot_be_make_no_sa() {
             // All three primes end in 64 ones; what is below them by one or more ends otherwise.
             values.extend(primes(group));
         }
-        let mut config = common::rogue::config();
+        let mut config = crate::common::rogue::config();
         config.ike.groups = vec![KeGroup::X25519, group];
         config.esp.groups = vec![group];
         let mut pair = beside_a_tunnel();
@@ -303,7 +300,7 @@ fn text_in_notifications_and_identities_is_never_passed_on() {
 fn deletes_of_what_is_not_there_delete_nothing() {
     let mut pair = beside_a_tunnel();
     let mut rogue = Rogue::up(&mut pair, 1);
-    let theirs = pair.hosts[B].endpoint.child_info(common::TUNNEL).unwrap();
+    let theirs = pair.hosts[B].endpoint.child_info(crate::common::TUNNEL).unwrap();
     let of_others = [theirs.inbound, theirs.outbound].map(|spi| spi.to_be_bytes().to_vec());
     for (protocol, spis) in [
         (ProtocolId::ESP, of_others.to_vec()),
@@ -430,8 +427,8 @@ fn of_payloads_that_stand_twice_the_first_counts() {
     let wrong = [
         esp_offer(Spi(0x7777), None),
         Payload::Nonce(vec![9; 16]),
-        Payload::TsI(common::nets(&["1.0.0.0/8"])),
-        Payload::TsR(common::nets(&["2.0.0.0/8"])),
+        Payload::TsI(crate::common::nets(&["1.0.0.0/8"])),
+        Payload::TsR(crate::common::nets(&["2.0.0.0/8"])),
     ];
     let mut payloads = vec![sa, nonce(), tsi, tsr];
     payloads.extend(wrong.iter().cloned());
@@ -441,8 +438,8 @@ fn of_payloads_that_stand_twice_the_first_counts() {
         Payload::TsI(set) => Some(set.clone()),
         _ => None,
     });
-    assert_eq!(selectors, Some(common::nets(&["172.16.0.0/12"])));
-    assert_eq!(common::rogue::inbound(&pair), 2);
+    assert_eq!(selectors, Some(crate::common::nets(&["172.16.0.0/12"])));
+    assert_eq!(crate::common::rogue::inbound(&pair), 2);
     // And a Delete payload with the same SPI a thousand times.
     let spis = vec![0x5555_u32.to_be_bytes().to_vec(); 1000];
     let deletes = vec![Payload::Delete { protocol: ProtocolId::ESP, spis }; 15];
@@ -515,7 +512,7 @@ fn encrypted_payloads_inside_others_and_fragments_that_disagree_do_nothing() {
 fn moves_without_end_send_nobody_more_than_they_cost() {
     let mut pair = beside_a_tunnel();
     let mut rogue = Rogue::init(&mut pair, 1);
-    let mut payloads = rogue.identity(common::rogue::KEY).to_vec();
+    let mut payloads = rogue.identity(crate::common::rogue::KEY).to_vec();
     payloads.extend(Rogue::child(Spi(0x9001)));
     payloads.push(Payload::notify(NotifyType::MOBIKE_SUPPORTED, vec![]));
     rogue.ask(&mut pair, ExchangeType::IKE_AUTH, &payloads).unwrap();

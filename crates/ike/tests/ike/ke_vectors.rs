@@ -1,6 +1,5 @@
 //! Published vectors of the key exchange groups, and values of the MODP groups that an independent
 //! implementation computed.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use aws_lc_rs::digest::{SHA256, digest};
 use ike::crypto::{KeError, KeyExchange};

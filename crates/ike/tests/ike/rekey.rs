@@ -1,11 +1,9 @@
 //! Rekeys of the Child SA and of the IKE SA, alone and crossing.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::{A, B, Pair, TUNNEL, peers};
+use crate::common::{A, B, Pair, TUNNEL, peers};
 use ike::suite::KeGroup;
 use ike::{Command, Event, PeerConfig};
 

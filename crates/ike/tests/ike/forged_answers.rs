@@ -1,12 +1,9 @@
 //! Answers to an initiator that somebody else sends: whoever sees the request knows all that it takes.
-#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::rogue::ike_offer;
-use common::{A, B, Pair, TUNNEL, peers};
+use crate::common::rogue::ike_offer;
+use crate::common::{A, B, Pair, TUNNEL, peers};
 use ike::crypto::KeyExchange;
 use ike::message::{HEADER_LEN, Header, NotifyType, Payload, emit_chain, parse_message};
 use ike::suite::KeGroup;

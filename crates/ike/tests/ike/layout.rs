@@ -1,6 +1,5 @@
 //! The wire format octet by octet, written down from RFC 7296 section 3: a round trip alone would
 //! not notice a mistake that parsing and emission share.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use ike::Identity;
 use ike::message::{
