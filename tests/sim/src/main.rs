@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use sim::{Options, Outcome, run_many};
+use sim::{Options, Outcome, Totals, run_many};
 
 /// Runs random schedules of simulated VPN gateways against a reference model.
 #[derive(Parser)]
@@ -46,17 +46,14 @@ fn main() -> ExitCode {
         std::panic::set_hook(Box::new(|_| {}));
     }
     let begin = Instant::now();
-    let totals = run_many(arguments.schedules, &options, |outcome| {
-        report(outcome, &options, arguments.shrink);
-    });
-    let seconds = begin.elapsed().as_secs_f64();
-    println!(
-        "{} schedules, {} steps, {} violations in {} schedules",
-        totals.schedules,
-        totals.steps,
-        totals.violations(),
-        totals.failed.len()
+    let totals = run_many(
+        arguments.schedules,
+        &options,
+        |outcome| report(outcome, &options, arguments.shrink),
+        |so_far| eprintln!("{}", counts(so_far)),
     );
+    let seconds = begin.elapsed().as_secs_f64();
+    println!("{}", counts(&totals));
     println!(
         "{} packets delivered, {} of those sent had to arrive; links lost {} datagrams",
         totals.delivered, totals.claimed, totals.lost
@@ -74,6 +71,16 @@ fn main() -> ExitCode {
         totals.schedules as f64 / seconds
     );
     if totals.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn counts(totals: &Totals) -> String {
+    format!(
+        "{} schedules, {} steps, {} violations in {} schedules",
+        totals.schedules,
+        totals.steps,
+        totals.violations(),
+        totals.failed.len()
+    )
 }
 
 fn report(outcome: &Outcome, options: &Options, shrink: bool) {

@@ -1,9 +1,9 @@
 //! Running schedules: one, or many on all processors.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::fault::Fault;
 use crate::plan::Plan;
@@ -147,14 +147,22 @@ fn schedule(plan: &Plan, seed: u64, options: &Options) -> Outcome {
     outcome
 }
 
-/// Runs `count` schedules; `failed` hears of each that has violations, as soon as it is known.
-pub fn run_many(count: u64, options: &Options, failed: impl Fn(&Outcome) + Sync) -> Totals {
+/// Time between two calls of `progress`.
+const PROGRESS: Duration = Duration::from_secs(60);
+
+/// Runs `count` schedules; `failed` hears of each that has violations, as soon as it is known, and
+/// `progress` what it came to so far, once a minute.
+pub fn run_many(
+    count: u64,
+    options: &Options,
+    failed: impl Fn(&Outcome) + Sync,
+    progress: impl Fn(&Totals) + Sync,
+) -> Totals {
     let next = AtomicU64::new(0);
-    let totals = Mutex::new(Totals::default());
+    let totals = Mutex::new((Totals::default(), Instant::now()));
     std::thread::scope(|scope| {
         for _ in 0..options.threads.max(1) {
             scope.spawn(|| {
-                let mut own = Totals::default();
                 loop {
                     let number = next.fetch_add(1, Relaxed);
                     if number >= count {
@@ -164,29 +172,17 @@ pub fn run_many(count: u64, options: &Options, failed: impl Fn(&Outcome) + Sync)
                     if !outcome.violations.is_empty() {
                         failed(&outcome);
                     }
-                    own.add(outcome);
-                }
-                if let Ok(mut all) = totals.lock() {
-                    all.merge(own);
+                    let Ok(mut all) = totals.lock() else { break };
+                    all.0.add(outcome);
+                    if all.1.elapsed() >= PROGRESS {
+                        all.1 = Instant::now();
+                        progress(&all.0);
+                    }
                 }
             });
         }
     });
-    let mut all = totals.into_inner().unwrap_or_default();
+    let (mut all, _) = totals.into_inner().unwrap_or_else(PoisonError::into_inner);
     all.failed.sort_by_key(|outcome| outcome.seed);
     all
-}
-
-impl Totals {
-    fn merge(&mut self, other: Self) {
-        self.schedules += other.schedules;
-        self.steps += other.steps;
-        self.delivered += other.delivered;
-        self.claimed += other.claimed;
-        self.lost += other.lost;
-        self.time += other.time;
-        self.rest = self.rest.max(other.rest);
-        self.most = (self.most.0.max(other.most.0), self.most.1.max(other.most.1));
-        self.failed.extend(other.failed);
-    }
 }

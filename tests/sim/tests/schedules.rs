@@ -12,7 +12,7 @@ fn lines(outcome: &Outcome) -> String {
 #[test]
 fn ten_thousand_schedules_break_nothing() {
     let options = Options { threads: 2, ..Options::default() };
-    let totals = run_many(10_000, &options, |_| {});
+    let totals = run_many(10_000, &options, |_| {}, |_| {});
     let failed: Vec<String> = totals.failed.iter().map(lines).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     assert_eq!(totals.schedules, 10_000);
@@ -31,7 +31,9 @@ fn a_seed_replays_to_the_last_packet() {
 
 #[test]
 fn threads_change_nothing_but_the_time() {
-    let run = |threads| run_many(24, &Options { seed: 77, threads, ..Options::default() }, |_| {});
+    let run = |threads| {
+        run_many(24, &Options { seed: 77, threads, ..Options::default() }, |_| {}, |_| {})
+    };
     assert_eq!(run(1), run(3));
 }
 
