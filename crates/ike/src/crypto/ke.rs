@@ -6,7 +6,6 @@ use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey};
 use rand_core::RngCore;
 use sa::Secret;
 use thiserror::Error;
-use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
 use super::modp::{Modp2048, Modp3072, Modp4096};
@@ -31,7 +30,7 @@ pub struct KeyExchange {
 }
 
 enum Private {
-    X25519(StaticSecret),
+    X25519(PrivateKey),
     Ecp(&'static agreement::Algorithm, PrivateKey),
     Modp2048(Box<Modp2048>),
     Modp3072(Box<Modp3072>),
@@ -48,9 +47,10 @@ impl KeyExchange {
             KeGroup::X25519 => {
                 let mut octets = Zeroizing::new([0; 32]);
                 rng.fill_bytes(octets.as_mut());
-                let secret = StaticSecret::from(*octets);
-                let public = PublicKey::from(&secret).as_bytes().to_vec();
-                (Private::X25519(secret), public)
+                let key = PrivateKey::from_private_key(&agreement::X25519, octets.as_ref())
+                    .map_err(|_| KeError::Private)?;
+                let public = key.compute_public_key().map_err(|_| KeError::Private)?;
+                (Private::X25519(key), public.as_ref().to_vec())
             }
             KeGroup::Ecp256 => ecp(&agreement::ECDH_P256, 32, 0xff, rng)?,
             KeGroup::Ecp384 => ecp(&agreement::ECDH_P384, 48, 0xff, rng)?,
@@ -92,14 +92,9 @@ impl KeyExchange {
     /// The peer's value is not valid for the group.
     pub fn agree(&self, peer: &[u8]) -> Result<Secret, KeError> {
         let secret = match &self.private {
-            Private::X25519(secret) => {
-                let peer: [u8; 32] = peer.try_into().map_err(|_| KeError::InvalidPublic)?;
-                let shared = secret.diffie_hellman(&PublicKey::from(peer));
-                if !shared.was_contributory() {
-                    return Err(KeError::InvalidPublic);
-                }
-                shared.as_bytes().to_vec()
-            }
+            // A value of small order, with which the peer alone would choose the secret, is refused there
+            // (RFC 7748 section 6.1).
+            Private::X25519(key) => agree(&agreement::X25519, key, peer)?,
             Private::Ecp(algorithm, key) => {
                 if peer.len() != self.public.len() {
                     return Err(KeError::InvalidPublic);
@@ -107,8 +102,7 @@ impl KeyExchange {
                 // The wire form is x and y; the library wants the uncompressed point.
                 let mut point = vec![4];
                 point.extend_from_slice(peer);
-                let peer = UnparsedPublicKey::new(algorithm, point);
-                agreement::agree(key, peer, KeError::InvalidPublic, |shared| Ok(shared.to_vec()))?
+                agree(algorithm, key, &point)?
             }
             Private::Modp2048(modp) => modp.agree(peer).ok_or(KeError::InvalidPublic)?,
             Private::Modp3072(modp) => modp.agree(peer).ok_or(KeError::InvalidPublic)?,
@@ -122,6 +116,15 @@ impl fmt::Debug for KeyExchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "KeyExchange({})", self.group)
     }
+}
+
+fn agree(
+    algorithm: &'static agreement::Algorithm,
+    key: &PrivateKey,
+    peer: &[u8],
+) -> Result<Vec<u8>, KeError> {
+    let peer = UnparsedPublicKey::new(algorithm, peer);
+    agreement::agree(key, peer, KeError::InvalidPublic, |shared| Ok(shared.to_vec()))
 }
 
 /// A scalar from `rng`: random octets below the group's order, tried again in the rare other case.
