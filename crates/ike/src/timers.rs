@@ -20,7 +20,7 @@ impl IkeSa {
         let own = match &self.phase {
             Phase::AuthWait(s) => Some((s.expires_at, Timer::Expire)),
             Phase::Spent(s) => Some((s.expires_at, Timer::Expire)),
-            Phase::Up(up) => up.deadline(&self.link),
+            Phase::Up(up) => Some(up.deadline(&self.link)),
             Phase::InitSent(_) | Phase::AuthSent(_) => None,
             Phase::Closed => return None,
         };
@@ -99,24 +99,25 @@ impl IkeSa {
 }
 
 impl Established {
-    fn deadline(&self, link: &Link) -> Option<(Instant, Timer)> {
-        let mut due: Vec<(Instant, Timer)> = vec![(self.expires_at, Timer::Lifetime)];
+    fn deadline(&self, link: &Link) -> (Instant, Timer) {
+        let mut first = (self.expires_at, Timer::Lifetime);
+        let mut due = |at, timer| first = first.min((at, timer));
         if self.standing == Standing::Current {
-            due.push((self.rekey_at, Timer::Lifetime));
-            due.extend(self.retries.iter().map(|(at, _)| (*at, Timer::Retry)));
-            due.extend(self.liveness_at(link).map(|at| (at, Timer::Liveness)));
+            due(self.rekey_at, Timer::Lifetime);
+            self.retries.iter().for_each(|(at, _)| due(*at, Timer::Retry));
+            self.liveness_at(link).into_iter().for_each(|at| due(at, Timer::Liveness));
             if link.nat.local && !self.children.is_empty() {
-                due.push((link.last_sent + self.peer.nat_keepalive, Timer::Keepalive));
+                due(link.last_sent + self.peer.nat_keepalive, Timer::Keepalive);
             }
         }
         for child in &self.children {
-            due.push((child.expires_at, Timer::Lifetime));
+            due(child.expires_at, Timer::Lifetime);
             if child.life == Life::Live {
-                due.push((child.info.rekey_at, Timer::Lifetime));
-                due.extend(child.switch_at().map(|at| (at, Timer::Switch)));
+                due(child.info.rekey_at, Timer::Lifetime);
+                child.switch_at().into_iter().for_each(|at| due(at, Timer::Switch));
             }
         }
-        due.into_iter().min()
+        first
     }
 
     /// When we ask whether the peer lives, or, with a request in flight, when it is dead.
