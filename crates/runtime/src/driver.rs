@@ -228,15 +228,7 @@ impl Driver {
                 Action::Stopped => self.stopped = true,
             }
         }
-        if outbound {
-            self.planes.outbound.wake();
-        }
-        if inbound && messages.is_empty() {
-            self.planes.inbound.wake();
-        } else if inbound {
-            // A peer may use an SA as soon as it has the message.
-            self.planes.inbound.sync().await;
-        }
+        self.planes.carry_out(inbound, outbound, !messages.is_empty()).await;
         for transmit in messages {
             let Err(error) = self.sockets.transmit(&transmit) else { continue };
             if let Some(more) = self.unsent.admit(Instant::now()) {

@@ -15,6 +15,7 @@ use crate::device::own_address;
 use crate::sockets::Sockets;
 use crate::worker::{
     InboundWorker, IoCounters, IoDrop, Merging, Notice, OutboundWorker, SlowDatagram, Worker,
+    carry_out,
 };
 
 /// IKE messages that wait for the control thread. Retransmission makes further ones good; the
@@ -84,6 +85,12 @@ impl Planes {
             realtime,
         };
         Ok((planes, Inbox { slow, notices }))
+    }
+
+    /// Lets the workers carry out what is queued for them, and waits for that if messages follow.
+    pub(crate) async fn carry_out(&self, inbound: bool, outbound: bool, messages: bool) {
+        carry_out(inbound.then_some(&self.inbound), outbound.then_some(&self.outbound), messages)
+            .await;
     }
 
     /// What was lost between the system and the data plane; only reasons that happened.

@@ -147,6 +147,34 @@ impl<C> Orders<C> {
     }
 }
 
+/// Lets workers carry out what is queued for them. If messages follow, waits for that: a peer may use an SA as soon as it has our message, and forget one as soon as it has our answer: by then
+/// the one is installed, and nothing leaves under the other any more.
+pub(crate) async fn carry_out<I, O>(
+    inbound: Option<&Worker<I>>,
+    outbound: Option<&Worker<O>>,
+    messages: bool,
+) where
+    I: Send + 'static,
+    O: Send + 'static,
+{
+    if messages {
+        let inbound = async {
+            if let Some(worker) = inbound {
+                worker.sync().await
+            }
+        };
+        let outbound = async {
+            if let Some(worker) = outbound {
+                worker.sync().await
+            }
+        };
+        tokio::join!(inbound, outbound);
+    } else {
+        inbound.into_iter().for_each(Worker::wake);
+        outbound.into_iter().for_each(Worker::wake);
+    }
+}
+
 /// Passes on what the data plane has to say, as far as there is room; the rest waits in the data
 /// plane.
 fn pass_events(notices: &mpsc::Sender<Notice>, mut poll: impl FnMut() -> Option<DataEvent>) {
@@ -155,5 +183,55 @@ fn pass_events(notices: &mpsc::Sender<Notice>, mut poll: impl FnMut() -> Option<
             Some(event) => room.send(Notice::Data(event)),
             None => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use netio::wait;
+
+    use super::*;
+
+    type Said = Arc<Mutex<Vec<&'static str>>>;
+
+    /// A worker that is busy with packets until it gets leave, which is when the sender is dropped, and
+    /// notes what it was told.
+    fn busy(name: &'static str, said: &Said) -> (Worker<()>, std_mpsc::Sender<()>) {
+        let said = Arc::clone(said);
+        let (leave, done) = std_mpsc::channel();
+        let body = move |orders: Orders<()>| {
+            loop {
+                wait::readable(&[orders.waker.as_fd()], None)?;
+                let _ = done.recv();
+                if !orders.carry_out(|()| said.lock().unwrap().push(name)) {
+                    return Ok(());
+                }
+            }
+        };
+        (Worker::spawn(name, false, body).unwrap(), leave)
+    }
+
+    #[tokio::test]
+    async fn messages_wait_for_both_workers_and_nothing_else_does() {
+        let said = Said::default();
+        let (inbound, leave_in) = busy("in", &said);
+        let (outbound, leave_out) = busy("out", &said);
+        inbound.queue(());
+        outbound.queue(());
+        carry_out(Some(&inbound), Some(&outbound), false).await;
+        assert!(said.lock().unwrap().is_empty());
+        let later = thread::spawn(move || {
+            for leave in [leave_in, leave_out] {
+                thread::sleep(Duration::from_millis(20));
+                drop(leave);
+            }
+        });
+        carry_out(Some(&inbound), Some(&outbound), true).await;
+        assert_eq!(*said.lock().unwrap(), ["in", "out"]);
+        later.join().unwrap();
     }
 }
