@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use control::config::Role;
 use control::gateway::Gateway;
 use control::{Action, Request, Severity};
+use ike::Transmit;
 use netio::changes::Changes;
 use netio::udp::{path_mtu, source_for};
 use sa::TunnelId;
@@ -19,6 +20,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::device::Device;
 use crate::often::Often;
+use crate::outbox::Outbox;
 use crate::planes::{Inbox, Planes};
 use crate::server::{Asked, Response};
 use crate::service::{self, Watchdog};
@@ -45,6 +47,7 @@ pub(crate) struct Driver {
     gateway: Gateway,
     planes: Planes,
     sockets: Sockets,
+    outbox: Outbox,
     device: Device,
     /// When the system was asked for our outside addresses, and when it is again; never, if they are
     /// configured.
@@ -90,6 +93,7 @@ impl Driver {
             gateway,
             planes,
             sockets,
+            outbox: Outbox::default(),
             device,
             looked: Instant::now(),
             look_at: roams.then(Instant::now),
@@ -116,7 +120,8 @@ impl Driver {
             let now = Instant::now();
             self.look_at_addresses(now);
             let due = self.look_at.into_iter().fold(self.gateway.poll_timeout(), Instant::min);
-            let wake = watchdog.feed(now).map_or(due, |at| at.min(due));
+            let others = watchdog.feed(now).into_iter().chain(self.outbox.deadline());
+            let wake = others.fold(due, Instant::min);
             // In this order: a flood of strangers' messages holds up nothing else.
             tokio::select! {
                 biased;
@@ -158,6 +163,8 @@ impl Driver {
             }
             self.act().await;
         }
+        let rest = self.outbox.rest();
+        self.transmit(rest);
         Ok(())
     }
 
@@ -217,6 +224,7 @@ impl Driver {
                     inbound = true;
                 }
                 Action::Outbound(command) => {
+                    self.outbox.note(&command);
                     self.planes.outbound.queue(command);
                     outbound = true;
                 }
@@ -229,12 +237,10 @@ impl Driver {
             }
         }
         self.planes.carry_out(inbound, outbound, !messages.is_empty()).await;
-        for transmit in messages {
-            let Err(error) = self.sockets.transmit(&transmit) else { continue };
-            if let Some(more) = self.unsent.admit(Instant::now()) {
-                warn!(path = %transmit.path, %error, before = more, "an IKE message was not sent");
-            }
-        }
+        let now = Instant::now();
+        let mut leave = self.outbox.due(now);
+        leave.extend(self.outbox.take(messages, now));
+        self.transmit(leave);
         for action in device {
             match action {
                 Action::SetTunMtu(mtu) => self.device.set_mtu(mtu).await,
@@ -244,6 +250,15 @@ impl Driver {
                     }
                 }
                 _ => {}
+            }
+        }
+    }
+
+    fn transmit(&mut self, messages: Vec<Transmit>) {
+        for transmit in messages {
+            let Err(error) = self.sockets.transmit(&transmit) else { continue };
+            if let Some(more) = self.unsent.admit(Instant::now()) {
+                warn!(path = %transmit.path, %error, before = more, "an IKE message was not sent");
             }
         }
     }

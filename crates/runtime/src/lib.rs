@@ -14,6 +14,7 @@ pub mod keys;
 mod load;
 mod log;
 mod often;
+mod outbox;
 mod planes;
 mod server;
 mod service;
