@@ -1,6 +1,8 @@
 //! IKE messages on their way out, and which of them wait until a peer has what was sent before them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use dataplane::OutboundCommand;
@@ -18,7 +20,9 @@ pub(crate) struct Outbox {
     /// What each tunnel sends with.
     sending: BTreeMap<TunnelId, Spi>,
     changed: bool,
-    /// By time.
+    /// Until when messages to a peer wait.
+    until: BTreeMap<SocketAddr, Instant>,
+    /// By time, and those of one time in their order.
     held: VecDeque<(Instant, Transmit)>,
 }
 
@@ -41,13 +45,18 @@ impl Outbox {
         let wait = std::mem::take(&mut self.changed);
         let mut leave = Vec::with_capacity(messages.len());
         for message in messages {
-            let remote = message.path.remote;
-            let behind = self.held.iter().any(|(_, held)| held.path.remote == remote);
-            if wait || behind {
-                self.held.push_back((now + DRAIN, message));
-            } else {
-                leave.push(message);
-            }
+            let until = self.until.entry(message.path.remote);
+            let at = match until {
+                Entry::Vacant(_) if !wait => {
+                    leave.push(message);
+                    continue;
+                }
+                // Who sends us more meanwhile does not prolong it.
+                Entry::Occupied(at) if !wait => *at.get(),
+                entry => *entry.insert_entry(now + DRAIN).get(),
+            };
+            let place = self.held.partition_point(|(other, _)| *other <= at);
+            self.held.insert(place, (at, message));
         }
         leave
     }
@@ -60,11 +69,15 @@ impl Outbox {
     /// The messages whose time has come.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Transmit> {
         let count = self.held.iter().take_while(|(at, _)| *at <= now).count();
+        if count > 0 {
+            self.until.retain(|_, at| *at > now);
+        }
         self.held.drain(..count).map(|(_, message)| message).collect()
     }
 
     /// All that wait, at the end.
     pub(crate) fn rest(&mut self) -> Vec<Transmit> {
+        self.until.clear();
         std::mem::take(&mut self.held).into_iter().map(|(_, message)| message).collect()
     }
 }
@@ -121,9 +134,15 @@ mod tests {
         assert_eq!(outbox.take(vec![message(1, 1), message(2, 2)], at(0)), []);
         assert_eq!(outbox.take(vec![message(1, 3), message(3, 4)], at(5)), [message(3, 4)]);
         assert_eq!((outbox.deadline(), outbox.due(at(19))), (Some(at(20)), vec![]));
-        assert_eq!(outbox.due(at(20)), [message(1, 1), message(2, 2)]);
-        assert_eq!(outbox.take(vec![message(1, 5)], at(21)), []);
-        assert_eq!(outbox.due(at(60)), [message(1, 3), message(1, 5)]);
+        outbox.note(&install(2, 21));
+        assert_eq!(outbox.take(vec![message(4, 5)], at(10)), []);
+        assert_eq!(outbox.take(vec![message(1, 6)], at(11)), []);
+        assert_eq!(
+            outbox.due(at(20)),
+            [(1, 1), (2, 2), (1, 3), (1, 6)].map(|(p, o)| message(p, o))
+        );
+        assert!(passes(&mut outbox, 20), "what came behind prolongs nothing");
+        assert_eq!(outbox.due(at(30)), [message(4, 5)]);
         assert!(passes(&mut outbox, 60));
 
         // The tunnel sends nothing from now on.

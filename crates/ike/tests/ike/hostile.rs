@@ -2,12 +2,10 @@
 
 use std::net::SocketAddr;
 
+use crate::common::rogue::plain;
 use crate::common::{A, B, Pair, TUNNEL, peers};
 use ike::crypto::KeyExchange;
-use ike::message::{
-    ExchangeType, HEADER_LEN, Header, NotifyType, Payload, Proposal, Transform, TransformType,
-    emit_chain,
-};
+use ike::message::{ExchangeType, NotifyType, Payload, Proposal, Transform, TransformType};
 use ike::suite::{IkeProposals, KeGroup};
 use ike::{Command, EndpointConfig, TransmitPayload};
 use rand_chacha::ChaCha8Rng;
@@ -20,23 +18,6 @@ fn from(remote: SocketAddr) -> Path {
 
 fn from_a() -> Path {
     from(SocketAddr::new(crate::common::address(A), 4500))
-}
-
-fn plain(spis: (u64, u64), exchange: ExchangeType, id: u32, payloads: &[Payload]) -> Vec<u8> {
-    let mut chain = Vec::new();
-    let header = Header {
-        initiator_spi: spis.0,
-        responder_spi: spis.1,
-        next_payload: emit_chain(payloads, &mut chain),
-        exchange,
-        initiator: true,
-        response: false,
-        message_id: id,
-    };
-    let mut out = Vec::new();
-    header.emit(HEADER_LEN + chain.len(), &mut out);
-    out.extend(chain);
-    out
 }
 
 fn init(spi: u64, offer: Vec<Proposal>, group: u16, public: Vec<u8>) -> Vec<u8> {

@@ -1,16 +1,9 @@
 //! Published vectors of the PRFs, of prf+ and of the key derivation.
 
+use crate::common::hex;
 use ike::crypto::{SaKeys, child_keymat, prf, prf_plus, psk_auth};
 use ike::suite::{ChosenIke, Hash, IkeEncryption, KeGroup};
 use sa::{Bits, CbcIntegrity, EspSuite, Secret};
-
-fn hex(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-    digits
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
-}
 
 /// RFC 4231 test cases 1 to 4, 6 and 7 (case 5 is about truncation): key, data, and the outputs of
 /// SHA-256, SHA-384 and SHA-512.

@@ -1,6 +1,7 @@
 //! Published vectors of the key exchange groups, and values of the MODP groups that an independent
 //! implementation computed.
 
+use crate::common::hex;
 use aws_lc_rs::digest::{SHA256, digest};
 use ike::crypto::{KeError, KeyExchange};
 use ike::suite::KeGroup;
@@ -28,14 +29,6 @@ impl RngCore for Fixed {
 
 fn with_private(group: KeGroup, private: Vec<u8>) -> KeyExchange {
     KeyExchange::generate(group, &mut Fixed(private)).unwrap()
-}
-
-fn hex(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-    digits
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
 }
 
 /// RFC 5903 sections 8.1 to 8.3: private and public value of the initiator, of the responder, and

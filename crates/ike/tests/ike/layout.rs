@@ -1,20 +1,13 @@
 //! The wire format octet by octet, written down from RFC 7296 section 3: a round trip alone would
 //! not notice a mistake that parsing and emission share.
 
+use crate::common::hex;
 use ike::Identity;
 use ike::message::{
     Encrypted, ExchangeType, HEADER_LEN, Header, Notify, NotifyType as N, ParseError, Payload,
     Proposal, ProtocolId, Transform, TransformType as T, emit_chain, parse_chain, parse_message,
 };
 use sa::{SelectorSet, Spi, TrafficSelector};
-
-fn hex(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-    digits
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
-}
 
 /// A header with its length filled in, and the payloads behind it.
 fn datagram(next_payload: &str, payloads: &str) -> Vec<u8> {

@@ -147,8 +147,9 @@ impl<C> Orders<C> {
     }
 }
 
-/// Lets workers carry out what is queued for them. If messages follow, waits for that: a peer may use an SA as soon as it has our message, and forget one as soon as it has our answer: by then
-/// the one is installed, and nothing leaves under the other any more.
+/// Lets workers carry out what is queued for them. If messages follow, waits for that: a peer may use an
+/// SA as soon as it has our message, and forget one as soon as it has our answer. By then the one is
+/// installed, and nothing leaves under the other any more.
 pub(crate) async fn carry_out<I, O>(
     inbound: Option<&Worker<I>>,
     outbound: Option<&Worker<O>>,

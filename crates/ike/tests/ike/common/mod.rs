@@ -132,6 +132,15 @@ pub fn outside(host: usize) -> std::net::IpAddr {
     if host == A { [203, 0, 113, 2].into() } else { [198, 51, 100, 99].into() }
 }
 
+/// The octets that hexadecimal digits say, whatever stands between them.
+pub fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
 pub fn nets(list: &[&str]) -> SelectorSet {
     SelectorSet(
         list.iter()
