@@ -273,6 +273,20 @@ impl Gateway {
         self.find(connection, number).ok()
     }
 
+    /// A tunnel that we are to begin, is not there, and that nobody does anything about. There never is
+    /// one between two calls.
+    #[must_use]
+    pub fn forgotten(&self) -> Option<&str> {
+        let forgotten = |(id, tunnel): &(TunnelId, &TunnelState)| {
+            tunnel.begins()
+                && !tunnel.admin_down
+                && tunnel.retry_at.is_none()
+                && !self.endpoint.pursues(*id)
+        };
+        let mut tunnels = self.tunnels.iter().filter(|_| self.stop_at.is_none());
+        tunnels.find(forgotten).map(|(_, tunnel)| tunnel.config.name.as_str())
+    }
+
     /// The status document.
     #[must_use]
     pub fn status(&self, now: Instant) -> Status {

@@ -52,6 +52,8 @@ pub(crate) struct ChildSa {
     pub(crate) half: OutboundHalf,
     pub(crate) info: ChildInfo,
     pub(crate) expires_at: Instant,
+    /// Its lifetime is over, and nothing took its place.
+    pub(crate) expired: bool,
     /// Whether the peer is known to have it: its exchange was ours, or the peer went on since.
     pub(crate) known: bool,
     /// The lower of the two nonces that made it (RFC 7296 2.8.1).
@@ -260,6 +262,7 @@ pub(crate) fn install(
         half: OutboundHalf::Waiting { sa: Box::new(sa), at: ctx.now + ctx.config.outbound_switch },
         info,
         expires_at: ctx.now + peer.child_lifetime.time,
+        expired: false,
         known: seed.ours,
         lowest_nonce: seed.ni.min(seed.nr).to_vec(),
     }

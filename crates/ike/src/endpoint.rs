@@ -12,6 +12,7 @@ use crate::context::{Context, Effect};
 use crate::cookie::Cookies;
 use crate::counters::Counters;
 use crate::diagnosis::Diagnosis;
+use crate::established::{Established, Standing};
 use crate::event::{ChildInfo, DownReason, Event, IkeInfo, Timer, Transmit};
 use crate::exchange::ike_sa_init;
 use crate::exchange::ike_sa_init_responder::{self as init, Outcome};
@@ -122,6 +123,16 @@ impl Endpoint {
     #[must_use]
     pub fn child_info(&self, tunnel: TunnelId) -> Option<ChildInfo> {
         self.sas.get(&self.current(tunnel)?)?.up()?.child_info()
+    }
+
+    /// Whether the tunnel has a Child SA, or comes to one without another [`Command::Initiate`]: an IKE
+    /// SA is being negotiated, or the one that stands is to make a Child SA. Otherwise [`Event::IkeDown`]
+    /// or [`Event::ChildDown`] said so.
+    #[must_use]
+    pub fn pursues(&self, tunnel: TunnelId) -> bool {
+        let pursues = |up: &Established| up.standing == Standing::Current && up.pursues_child();
+        let stands = |spi| self.sas.get(&spi).and_then(IkeSa::up).is_some_and(pursues);
+        self.is_negotiating(tunnel) || self.index.of(tunnel).any(stands)
     }
 
     /// Takes one datagram, without non-ESP marker.

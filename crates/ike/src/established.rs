@@ -226,6 +226,15 @@ impl Established {
         }
     }
 
+    /// Whether it has a Child SA, or is at one: to make it, or to end it, of which the owner will hear.
+    pub(crate) fn pursues_child(&self) -> bool {
+        let about = |job: &Job| matches!(job, Job::CreateChild | Job::DeleteChild(_));
+        self.live().is_some()
+            || matches!(self.pending, Some(Pending::Child(_) | Pending::DeleteChild(_)))
+            || self.jobs.iter().any(about)
+            || self.retries.iter().any(|(_, job)| about(job))
+    }
+
     /// Says that the peer is authenticated.
     pub(crate) fn announce(&self, link: &Link, ctx: &mut Context) {
         ctx.counters.established += 1;

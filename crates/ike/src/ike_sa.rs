@@ -104,11 +104,12 @@ impl IkeSa {
         matches!(self.phase, Phase::AuthWait(_))
     }
 
-    /// Whether the tunnel has this one, or will have it: not one that is being closed.
+    /// Whether the tunnel has this one, or will have it: not one that is being closed, nor one of the
+    /// peer's rekey that only follows if ours in the IKE SA that holds the tunnel says so.
     pub(crate) fn holds_tunnel(&self) -> bool {
         match &self.phase {
             Phase::InitSent(_) | Phase::AuthSent(_) => true,
-            Phase::Up(up) => matches!(up.standing, Standing::Current | Standing::Awaiting),
+            Phase::Up(up) => up.standing == Standing::Current,
             Phase::AuthWait(_) | Phase::Spent(_) | Phase::Closed => false,
         }
     }

@@ -190,6 +190,7 @@ impl Established {
             }
             if let Some(child) = self.child(spi) {
                 child.expires_at = now + Duration::from_secs(60);
+                child.expired = true;
             }
             self.want(Job::DeleteChild(spi));
         }

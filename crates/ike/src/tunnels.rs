@@ -93,7 +93,7 @@ impl Endpoint {
         self.index.of(tunnel).filter(is_current).max_by_key(best)
     }
 
-    fn is_negotiating(&self, tunnel: TunnelId) -> bool {
+    pub(crate) fn is_negotiating(&self, tunnel: TunnelId) -> bool {
         self.index.of(tunnel).any(|spi| {
             let phase = self.sas.get(&spi).map(|sa| &sa.phase);
             matches!(phase, Some(Phase::InitSent(_) | Phase::AuthSent(_)))
@@ -327,8 +327,10 @@ impl Endpoint {
     fn limit_siblings(&mut self, tunnel: TunnelId) {
         while self.index.count(tunnel) > MAX_SIBLINGS {
             let up = |spi: &u64| {
-                let sa = self.sas.get(spi).filter(|sa| !sa.holds_tunnel())?;
-                let up = sa.up()?;
+                let up = self.sas.get(spi).and_then(IkeSa::up)?;
+                if matches!(up.standing, Standing::Current | Standing::Awaiting) {
+                    return None;
+                }
                 let sends = up.children.iter().any(ChildSa::sends);
                 Some((sends, up.established, *spi))
             };

@@ -10,6 +10,8 @@ pub enum Kind {
     Panic,
     /// Not one IKE SA and one pair of Child SAs for each tunnel, long after everything calmed down.
     NotAtRest,
+    /// A tunnel that a site is to begin, is not there, and that the site does nothing about.
+    Forgotten,
     /// A sequence number or an IV was used twice under one key.
     Reuse,
     /// A packet came out twice.

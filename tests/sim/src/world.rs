@@ -225,6 +225,10 @@ impl World {
         }
         self.send_probes(host);
         self.check_bounds(host);
+        if let Some(tunnel) = self.nodes[host].gateway.forgotten() {
+            let text = format!("site {host} has forgotten {tunnel}");
+            self.model.object(Kind::Forgotten, text);
+        }
     }
 
     fn transmit(&mut self, host: usize, transmit: Transmit) {

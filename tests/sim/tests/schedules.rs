@@ -130,6 +130,11 @@ const ONCE_FAILED: &[(&str, u64, &[usize])] = &[
         400_107_098,
         &[0, 1],
     ),
+    (
+        "the peer's rekey of an IKE SA whose lifetime ended was taken for a tunnel that is still there",
+        700_068_864,
+        &[0, 1, 2, 3, 4, 5, 6, 8],
+    ),
 ];
 
 #[test]

@@ -36,5 +36,7 @@ pub(crate) fn ike_answered(up: &mut Established, ctx: &mut Context) {
 
 /// The DELETE of a Child SA was answered, with or without the peer's SPI.
 pub(crate) fn child_answered(up: &mut Established, spi: Spi, ctx: &mut Context) {
-    up.remove_child(spi, DownReason::Requested, ctx);
+    let expired = up.child(spi).is_some_and(|child| child.expired);
+    let reason = if expired { DownReason::Expired } else { DownReason::Requested };
+    up.remove_child(spi, reason, ctx);
 }

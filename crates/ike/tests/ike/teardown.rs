@@ -207,6 +207,28 @@ fn a_peer_that_restarted_learns_from_esp_and_tells_its_sender() {
 }
 
 #[test]
+fn an_ike_sa_that_could_have_followed_does_not_hide_the_end_of_the_tunnel() {
+    let mut peers = peers();
+    for peer in &mut peers {
+        peer.dpd.idle = Duration::ZERO;
+        peer.ike_lifetime = Duration::from_secs(30);
+        peer.rekey_margin = Duration::ZERO;
+    }
+    let mut pair = Pair::up(peers, 10);
+    // A has B's rekey while its own is in flight, and B hears nothing of either.
+    pair.deaf[B] = true;
+    pair.command(A, Command::RekeyIke(TUNNEL));
+    pair.command(B, Command::RekeyIke(TUNNEL));
+    pair.run_secs(1);
+    assert_eq!(pair.hosts[A].endpoint.ike_sas(), 2);
+    pair.run_secs(30);
+    assert_eq!(down(&pair, A), [DownReason::Expired], "{:?}", pair.names(A));
+    pair.run_secs(100);
+    assert_nothing_left(&pair);
+    assert_eq!(down(&pair, A).len(), 1, "{:?}", pair.names(A));
+}
+
+#[test]
 fn a_hint_alone_takes_nothing_down() {
     let mut pair = Pair::up(peers(), 9);
     let before = pair.hosts[A].endpoint.ike_info(TUNNEL).unwrap().initiator_spi;
