@@ -18,6 +18,9 @@ use std::thread::{self, JoinHandle};
 
 type Task = Box<dyn FnOnce() + Send>;
 
+/// The flags of a socket that takes connections, in `/proc/net/unix`.
+const ACCEPTING: &str = "00010000";
+
 /// A host of the lab. Dropping it ends its processes and removes its namespaces.
 #[derive(Debug)]
 pub struct Host {
@@ -148,6 +151,20 @@ impl Host {
         let (text, what) =
             (value.to_owned(), format!("{}: writing {value} to {}", self.name, path.display()));
         self.run(move || fs::write(path, text)).map_err(LabError::io(what))
+    }
+
+    /// Whether a program of this host takes connections at a Unix socket. Asking is not seen by it, and
+    /// what is bound already but does not listen yet is left alone: `wg` takes such a socket for one that
+    /// was left behind, and removes it. `socket` is its path below `/run`.
+    pub fn listens(&self, socket: &str) -> Result<bool> {
+        // The host's thread has the host's network namespace.
+        let sockets = self.read("/proc/thread-self/net/unix")?;
+        Ok(sockets.lines().any(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            // `/var/run` is another name of `/run`.
+            let path = words.get(7).map(|path| path.strip_prefix("/var").unwrap_or(path));
+            words.get(3) == Some(&ACCEPTING) && path == Some(socket)
+        }))
     }
 
     /// Writes a file as this host sees it; below `/run` it is private to the host and gone with it.

@@ -229,6 +229,23 @@ fn an_ike_sa_that_could_have_followed_does_not_hide_the_end_of_the_tunnel() {
 }
 
 #[test]
+fn a_child_sa_that_ends_with_its_lifetime_says_so() {
+    let mut pair = Pair::up(peers(), 11);
+    // The machines slept through the rekey.
+    pair.now += Duration::from_secs(3_700);
+    pair.run_secs(2);
+    let reasons: Vec<&DownReason> = [A, B]
+        .iter()
+        .flat_map(|host| &pair.hosts[*host].events)
+        .filter_map(|event| match event {
+            Event::ChildDown { reason, .. } => Some(reason),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(reasons, [&DownReason::Expired; 2]);
+}
+
+#[test]
 fn a_hint_alone_takes_nothing_down() {
     let mut pair = Pair::up(peers(), 9);
     let before = pair.hosts[A].endpoint.ike_info(TUNNEL).unwrap().initiator_spi;

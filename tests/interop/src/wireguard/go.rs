@@ -12,7 +12,7 @@ use std::time::Duration;
 const INTERFACE: &str = "wg0";
 /// What wg-quick gives an interface.
 const MTU: u16 = 1420;
-const SOCKET: &str = "/var/run/wireguard/wg0.sock";
+const SOCKET: &str = "/run/wireguard/wg0.sock";
 const FILE: &str = "/run/lab/wg0.conf";
 
 /// A wireguard-go at one side.
@@ -60,14 +60,12 @@ impl Go {
             At::Site => (&world.site, CLOUD_NETS, 0),
         };
         host.write(FILE, text, 0o600)?;
-        // What a killed one left behind: wireguard-go fails if `wg` removes it first.
-        host.command(Program::new("rm").args(["-f", SOCKET]))?;
         let program = Program::new("wireguard-go").args(["-f", INTERFACE]);
         let process = host.spawn(program.env("WG_PROCESS_FOREGROUND", "1"))?;
         let go = Go { host: host.clone(), process };
         wait::until("wireguard-go", LIMIT, || {
-            let output = go.host.output(Program::new("wg").args(["show", INTERFACE]))?;
-            Ok(if output.success() { Ok(()) } else { Err(go.process.log().last(5).join("\n")) })
+            let listens = go.host.listens(SOCKET)?;
+            Ok(if listens { Ok(()) } else { Err(go.process.log().last(5).join("\n")) })
         })?;
         go.host.command(Program::new("wg").args(["setconf", INTERFACE, FILE]))?;
         go.host.ip(&format!("link set {INTERFACE} mtu {MTU} up"))?;

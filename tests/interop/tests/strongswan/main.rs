@@ -2,7 +2,6 @@
 //! strongswan-charon, strongswan-swanctl, libstrongswan-standard-plugins, libcharon-extra-plugins
 //! and libstrongswan-extra-plugins.
 
-mod crossing;
 mod delete;
 mod diagnosis;
 mod duplicates;

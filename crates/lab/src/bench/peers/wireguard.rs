@@ -2,7 +2,7 @@
 
 use super::{Gateways, TUNNEL_MTU, await_device, route_into, still_runs, until};
 use crate::bench::rig::{OUTSIDE_A, OUTSIDE_B, Site};
-use crate::error::Result;
+use crate::error::{LabError, Result};
 use crate::netns::Host;
 use crate::process::Program;
 use std::path::Path;
@@ -11,6 +11,7 @@ use std::path::Path;
 pub(super) const PORT: u16 = 51820;
 
 const DEVICE: &str = "wg0";
+const SOCKET: &str = "/run/wireguard/wg0.sock";
 const KEY: &str = "/run/lab/wireguard.key";
 
 pub(super) fn start(program: &Path, words: &[&str], site: Site<'_>) -> Result<Gateways> {
@@ -27,7 +28,8 @@ pub(super) fn start(program: &Path, words: &[&str], site: Site<'_>) -> Result<Ga
         await_device(host, DEVICE, &mut process, site.stop)?;
         until("control socket", site.stop, || {
             still_runs(&mut process)?;
-            Ok(host.command(Program::new("wg").args(["show", DEVICE])))
+            let missing = || LabError::Unexpected(format!("nobody listens at {SOCKET}"));
+            Ok(host.listens(SOCKET)?.then_some(()).ok_or_else(missing))
         })?;
         keys.push(key(host)?);
         processes.push(process);

@@ -1,4 +1,6 @@
-//! The soak of `src/soak.rs`, short. The long one: `cargo run --release -p interop --bin soak`.
+//! The soak of `src/soak.rs`, short. The long one: `cargo run --release -p interop --bin soak`. Needs
+//! root and the packages of the tests against strongSwan, and is a program of its own: requests cross
+//! within milliseconds, which other tests beside it would spoil.
 
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
