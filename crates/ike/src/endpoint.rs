@@ -125,12 +125,14 @@ impl Endpoint {
         self.sas.get(&self.current(tunnel)?)?.up()?.child_info()
     }
 
-    /// Whether the tunnel has a Child SA, or comes to one without another [`Command::Initiate`]: an IKE
-    /// SA is being negotiated, or the one that stands is to make a Child SA. Otherwise [`Event::IkeDown`]
-    /// or [`Event::ChildDown`] said so.
+    /// Whether the tunnel has a Child SA, of whose end the owner will hear, or comes to one without another
+    /// [`Command::Initiate`]: an IKE SA is being negotiated, or the one that stands is to make a Child SA.
+    /// Otherwise [`Event::IkeDown`] or [`Event::ChildDown`] said so.
     #[must_use]
     pub fn pursues(&self, tunnel: TunnelId) -> bool {
-        let pursues = |up: &Established| up.standing == Standing::Current && up.pursues_child();
+        let pursues = |up: &Established| {
+            up.live().is_some() || (up.standing == Standing::Current && up.is_at_child())
+        };
         let stands = |spi| self.sas.get(&spi).and_then(IkeSa::up).is_some_and(pursues);
         self.is_negotiating(tunnel) || self.index.of(tunnel).any(stands)
     }

@@ -226,11 +226,10 @@ impl Established {
         }
     }
 
-    /// Whether it has a Child SA, or is at one: to make it, or to end it, of which the owner will hear.
-    pub(crate) fn pursues_child(&self) -> bool {
+    /// Whether it is about to make a Child SA, or to end one, of which the owner will hear.
+    pub(crate) fn is_at_child(&self) -> bool {
         let about = |job: &Job| matches!(job, Job::CreateChild | Job::DeleteChild(_));
-        self.live().is_some()
-            || matches!(self.pending, Some(Pending::Child(_) | Pending::DeleteChild(_)))
+        matches!(self.pending, Some(Pending::Child(_) | Pending::DeleteChild(_)))
             || self.jobs.iter().any(about)
             || self.retries.iter().any(|(_, job)| about(job))
     }
