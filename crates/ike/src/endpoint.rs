@@ -126,7 +126,7 @@ impl Endpoint {
     }
 
     /// Whether the tunnel has a Child SA, of whose end the owner will hear, or comes to one without another
-    /// [`Command::Initiate`]: an IKE SA is being negotiated, or the one that stands is to make a Child SA.
+    /// [`crate::Command::Initiate`]: an IKE SA is being negotiated, or the one that stands is to make a Child SA.
     /// Otherwise [`Event::IkeDown`] or [`Event::ChildDown`] said so.
     #[must_use]
     pub fn pursues(&self, tunnel: TunnelId) -> bool {
